@@ -1,0 +1,61 @@
+# Two commands matter: `make run` serves the app, `make test` checks everything. Both make their own .venv.
+PYTHON ?= python3
+PORT ?= 8501
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help run warm check test test-fast bench golden shots clean
+
+help:
+	@echo "make run        serve the app at http://localhost:$(PORT) (PORT=... to change)"
+	@echo "make test       everything: style, types, import rules, laws, oracles, parity, pages, browser"
+	@echo "make test-fast  the same without browser and slow tests"
+	@echo "make check      style, types, import rules and words only"
+	@echo "make bench      time the engine and the page, write bench.json"
+	@echo "make golden     record the golden files again and print what changed"
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Shadow Price needs Python 3.11 or newer; say which with: make PYTHON=/path/to/python3.11 run"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: requirements.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(VENV)/.dev: requirements.txt requirements-dev.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@ $(VENV)/.run
+
+run: $(VENV)/.run
+	@echo "Shadow Price: http://localhost:$(PORT) (the first start compiles the simulator, about half a minute)"
+	@$(BIN)/python -m streamlit run app.py --server.address localhost --server.port $(PORT) --server.headless true
+
+warm: $(VENV)/.run
+	$(BIN)/python -m ui.warm
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_imports.py tests/test_text.py
+
+test: check
+	$(BIN)/python -m pytest tests --ignore=tests/perf
+
+test-fast: $(VENV)/.dev
+	$(BIN)/python -m pytest tests --ignore=tests/perf --ignore=tests/browser -m "not slow and not browser"
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/perf -s
+	$(BIN)/python -m tests.perf.browser
+
+golden: $(VENV)/.dev
+	$(BIN)/python -m tests.golden.record
+
+shots: $(VENV)/.dev
+	$(BIN)/python -m tests.browser.shots
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

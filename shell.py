@@ -1,0 +1,18 @@
+"""The frame around every page: its list, its title, its footer. No logic."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from ui import text
+
+st.set_page_config(page_title="Shadow Price", page_icon=":material/price_change:", layout="wide")
+
+page = st.navigation(
+    [
+        st.Page("pages/home.py", title="The race", default=True),
+    ],
+    position="top",
+)
+page.run()
+text.show("home/footer")
