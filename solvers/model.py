@@ -1,0 +1,112 @@
+"""What every solver answers, and the one place that talks to HiGHS."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import highspy
+import numpy as np
+from scipy import sparse
+
+from engine.records import Floats
+
+OPTIMAL, INFEASIBLE, UNBOUNDED, TIME_LIMIT, FAILED = "optimal", "infeasible", "unbounded", "time_limit", "failed"
+
+
+@dataclass(frozen=True, eq=False)
+class LPResult:
+    """Hold the answer of a linear or integer program; nothing of the solver leaks out.
+
+    `status`: optimal | infeasible | unbounded | time_limit | failed: results, never exceptions. `value`: the
+    objective (NaN without a solution). `primal`, `duals`: arrays by name, empty where there are none; duals are prices,
+    at least 0 unless the module says otherwise. `bound`: a number that no feasible solution of the same model beats.
+    `seconds`: wall time of building and solving. `units`: unit of `value` and of each array, by name.
+    """
+
+    status: str
+    value: float
+    primal: Mapping[str, np.ndarray[Any, Any]]
+    duals: Mapping[str, Floats]
+    bound: float
+    seconds: float
+    units: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Solved:
+    """Hold HiGHS' own answer: duals have the sign of d objective / d bound of a minimisation."""
+
+    status: str
+    value: float
+    x: Floats
+    col_dual: Floats
+    row_dual: Floats
+    bound: float
+
+
+def minimise(
+    cost: Floats,
+    matrix: sparse.csc_matrix,
+    row_lower: Floats,
+    row_upper: Floats,
+    col_lower: Floats,
+    col_upper: Floats,
+    integer: bool = False,
+    time_limit: float = 10.0,
+) -> Solved:
+    """Minimise `cost @ x` with `row_lower <= matrix @ x <= row_upper` and bounds on x, by HiGHS.
+
+    `matrix` is in compressed columns; `integer` makes all of x whole numbers. Answers within `time_limit` seconds.
+    """
+    model = highspy.HighsLp()
+    model.num_col_, model.num_row_ = matrix.shape[1], matrix.shape[0]
+    model.col_cost_, model.col_lower_, model.col_upper_ = cost, col_lower, col_upper
+    model.row_lower_, model.row_upper_ = row_lower, row_upper
+    model.a_matrix_.format_ = highspy.MatrixFormat.kColwise
+    model.a_matrix_.start_ = matrix.indptr
+    model.a_matrix_.index_ = matrix.indices
+    model.a_matrix_.value_ = matrix.data.astype(np.float64)
+    if integer:
+        model.integrality_ = [highspy.HighsVarType.kInteger] * matrix.shape[1]
+    solver: Any = highspy.Highs()  # type: ignore[no-untyped-call]
+    solver.setOptionValue("output_flag", False)
+    solver.setOptionValue("parallel", "off")  # the same pivots on every machine with the same pins
+    solver.setOptionValue("time_limit", float(time_limit))
+    if integer:
+        solver.setOptionValue("mip_rel_gap", 1e-9)
+    solver.passModel(model)
+    solver.run()
+    return _answer(solver, matrix.shape[0], matrix.shape[1], integer)
+
+
+def _answer(solver: Any, rows: int, cols: int, integer: bool) -> Solved:
+    names = {
+        highspy.HighsModelStatus.kOptimal: OPTIMAL,
+        highspy.HighsModelStatus.kModelEmpty: OPTIMAL,
+        highspy.HighsModelStatus.kInfeasible: INFEASIBLE,
+        highspy.HighsModelStatus.kUnboundedOrInfeasible: INFEASIBLE,
+        highspy.HighsModelStatus.kUnbounded: UNBOUNDED,
+        highspy.HighsModelStatus.kTimeLimit: TIME_LIMIT,
+    }
+    status = names.get(solver.getModelStatus(), FAILED)
+    info, solution = solver.getInfo(), solver.getSolution()
+    found = status in (OPTIMAL, TIME_LIMIT) and info.primal_solution_status == 2
+    priced = not integer and info.dual_solution_status == 2
+    bound = info.mip_dual_bound if integer else (info.objective_function_value if status == OPTIMAL else -np.inf)
+    return Solved(
+        status=status,
+        value=float(info.objective_function_value) if found else float("nan"),
+        x=np.asarray(solution.col_value, dtype=np.float64) if found else np.zeros(cols),
+        col_dual=np.asarray(solution.col_dual, dtype=np.float64) if priced else np.zeros(cols),
+        row_dual=np.asarray(solution.row_dual, dtype=np.float64) if priced else np.zeros(rows),
+        bound=float(bound),
+    )
+
+
+def stopwatch() -> Any:
+    """Return a function that says how many seconds have passed since now."""
+    start = time.perf_counter()
+    return lambda: time.perf_counter() - start

@@ -1,0 +1,62 @@
+"""Slow and obvious schedulers of the stylised model, to check the programs against."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import product
+
+Request = tuple[int, int, int]
+"""(arrival, prompt, output) in slots and units of memory."""
+
+
+def fits(requests: Sequence[Request], starts: dict[int, int], memory: float, after: int = 0) -> bool:
+    """Say whether these starts keep within memory in every slot later than `after`."""
+    end = max((k + requests[i][2] for i, k in starts.items()), default=0)
+    for t in range(after + 1, end + 1):
+        held = sum(requests[i][1] + t - k for i, k in starts.items() if k < t <= k + requests[i][2])
+        if held > memory:
+            return False
+    return True
+
+
+def list_schedule(requests: Sequence[Request], memory: float, order: Sequence[int], skip: bool = False) -> list[int]:
+    """Start requests in the given order, each slot as many as the look-ahead test lets in; return the starts.
+
+    `skip=False`: the first that does not fit stops the line. Requests that have not arrived are not in the line.
+    """
+    starts: dict[int, int] = {}
+    t = 0
+    while len(starts) < len(requests):
+        for i in order:
+            if i in starts or requests[i][0] > t:
+                continue
+            if fits(requests, {**starts, i: t}, memory, t):
+                starts[i] = t
+            elif not skip:
+                break
+        t += 1
+    return [starts[i] for i in range(len(requests))]
+
+
+def fifo(requests: Sequence[Request], memory: float) -> list[int]:
+    """First come, first served with the look-ahead test (MC-Benchmark of arXiv 2502.07115)."""
+    return list_schedule(requests, memory, sorted(range(len(requests)), key=lambda i: (requests[i][0], i)))
+
+
+def mc_sf(requests: Sequence[Request], memory: float) -> list[int]:
+    """Shortest output first with the look-ahead test, strict (MC-SF of arXiv 2502.07115)."""
+    order = sorted(range(len(requests)), key=lambda i: (requests[i][2], requests[i][0], i))
+    return list_schedule(requests, memory, order)
+
+
+def tel(requests: Sequence[Request], starts: Sequence[int]) -> int:
+    """Return the total end-to-end latency in slots."""
+    return sum(k + o - a for k, (a, _, o) in zip(starts, requests, strict=True))
+
+
+def all_schedules(requests: Sequence[Request], memory: float) -> Iterator[list[int]]:
+    """Yield every feasible choice of start slots within the longest useful horizon; tiny instances only."""
+    horizon = max(a for a, _, _ in requests) + sum(o for _, _, o in requests)
+    for starts in product(*(range(a, horizon - o + 1) for a, _, o in requests)):
+        if fits(requests, dict(enumerate(starts)), memory):
+            yield list(starts)
