@@ -1,0 +1,137 @@
+"""The scheduling program against brute force, list schedules in any order, and finite differences."""
+
+import numpy as np
+import pytest
+
+from solvers import scheduling
+from tests.oracles import schedules
+from tests.oracles.checks import check_scheduling, columns
+
+
+def draw(seed: int, most: int = 7) -> tuple[list[schedules.Request], int]:
+    """Draw a small instance whose requests all fit alone; every third seed has all arrivals at 0."""
+    rng = np.random.default_rng(seed)
+    memory = int(rng.integers(5, 16))
+    requests = []
+    for _ in range(int(rng.integers(1, most + 1))):
+        output = int(rng.integers(1, min(7, memory)))
+        prompt = int(rng.integers(0, memory - output + 1))
+        requests.append((int(rng.integers(0, 6)) * (seed % 3 != 0), prompt, output))
+    return requests, memory
+
+
+def test_lp_is_below_every_non_preemptive_schedule() -> None:
+    rng = np.random.default_rng(7)
+    for seed in range(300):
+        requests, memory = draw(seed)
+        lp = scheduling.solve(*columns(requests), memory)
+        check_scheduling(requests, memory, lp)
+        for trial in range(6):
+            order = rng.permutation(len(requests)).tolist()
+            starts = schedules.list_schedule(requests, memory, order, skip=trial % 2 == 0)
+            assert schedules.fits(requests, dict(enumerate(starts)), memory)
+            assert lp.value <= schedules.tel(requests, starts) + 1e-6, (seed, requests, memory, order)
+
+
+def test_integer_program_is_the_best_of_all_schedules() -> None:
+    gaps = 0
+    for seed in range(40):
+        requests, memory = draw(1000 + seed, most=4)
+        requests = [(a, s, min(o, 4)) for a, s, o in requests]
+        best = min(schedules.tel(requests, starts) for starts in schedules.all_schedules(requests, memory))
+        ip = scheduling.solve(*columns(requests), memory, integer=True)
+        lp = scheduling.solve(*columns(requests), memory)
+        assert ip.status == "optimal"
+        assert ip.value == pytest.approx(best, abs=1e-6), (requests, memory)
+        assert sum(o for _, _, o in requests) - 1e-6 <= lp.value <= best + 1e-6
+        gaps += lp.value < best - 1e-6
+    assert gaps  # the instances are not all trivial
+
+
+def test_fifo_starts_are_those_of_the_slow_scheduler() -> None:
+    for seed in range(200):
+        requests, memory = draw(seed)
+        wanted = scheduling.instance(*columns(requests), memory)
+        assert scheduling.fifo_starts(wanted).tolist() == schedules.fifo(requests, memory)
+
+
+def test_price_is_the_gain_of_a_little_more_memory() -> None:
+    """Sum of prices = -d value / d memory, between the left and the right difference (the value is convex)."""
+    step = 1e-4
+    for seed in range(60):
+        requests, memory = draw(seed)
+        if max(s + o for _, s, o in requests) > memory - 1:
+            continue
+        lp, more, less = (scheduling.solve(*columns(requests), memory + d) for d in (0, step, -step))
+        price = float(lp.duals["memory"].sum())
+        assert (lp.value - more.value) / step - 1e-3 <= price <= (less.value - lp.value) / step + 1e-3
+
+
+def test_more_memory_never_costs_and_another_request_never_helps() -> None:
+    for seed in range(60):
+        requests, memory = draw(seed)
+        value = scheduling.solve(*columns(requests), memory).value
+        assert scheduling.solve(*columns(requests), memory + 1).value <= value + 1e-6
+        assert scheduling.solve(*columns([*requests, requests[0]]), memory).value >= value - 1e-6
+
+
+def test_preemption_that_keeps_generated_tokens_can_beat_the_lp() -> None:
+    """S3: both run, one is preempted before slot 3 and resumes with its two tokens: latency 7, below the LP's 7.5.
+
+    The LP bounds non-preemptive schedules only. This schedule recomputes the KV of what was generated.
+    """
+    requests, memory = [(0, 1, 3)] * 2, 6
+    active = {1: (0, 1), 2: (0, 1), 3: (0,), 4: (1,)}
+    done = [0, 0]
+    finish = [0, 0]
+    for t, batch in active.items():
+        for i in batch:
+            done[i] += 1
+            finish[i] = t
+        assert sum(requests[i][1] + done[i] for i in batch) <= memory
+    assert done == [3, 3]
+    assert sum(finish) == 7
+    assert scheduling.solve(*columns(requests), memory).value == pytest.approx(7.5)
+
+
+def test_horizon_grows_until_no_later_start_could_pay() -> None:
+    """The bound from the prices counts starts in any later slot, so value = bound certifies the horizon."""
+    for seed in range(100):
+        requests, memory = draw(seed)
+        lp = scheduling.solve(*columns(requests), memory)
+        assert lp.bound == pytest.approx(lp.value, rel=1e-6, abs=1e-6)
+
+
+def test_a_request_above_the_memory_is_infeasible_not_an_error() -> None:
+    for solve in (scheduling.solve, scheduling.solve_pulp):
+        assert solve([0], [4], [3], 6).status == "infeasible"
+
+
+def test_no_requests_have_no_latency() -> None:
+    assert scheduling.solve([], [], [], 6).value == 0
+
+
+def test_time_limit_is_a_status_with_a_valid_bound() -> None:
+    rng = np.random.default_rng(3)
+    n = 300
+    lp = scheduling.solve(rng.integers(0, 200, n), rng.integers(1, 9, n), rng.integers(1, 15, n), 30, time_limit=0.02)
+    exact = scheduling.solve([0] * 3, [2] * 3, [2] * 3, 4)
+    assert exact.status == "optimal"
+    assert lp.status == "time_limit"
+    assert np.isfinite(lp.bound)
+
+
+@pytest.mark.parametrize(
+    ("instance", "sentence"),
+    [
+        (([0, -1], [1, 1], [1, 1], 6), "arrival must be at least 0"),
+        (([0, 0], [1, 1], [1, 0], 6), "output must be at least 1"),
+        (([0.5], [1], [1], 6), "whole numbers"),
+        (([0], [1, 1], [1], 6), "equally long"),
+        (([0], [1], [1], 0), "memory must be a positive number"),
+        (([0], [1], [float("nan")], 3), "whole numbers"),
+    ],
+)
+def test_a_mistake_is_told_in_a_sentence(instance, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        scheduling.solve(*instance)
