@@ -1,0 +1,48 @@
+"""Load rulebooks: data files that name one rule per decision and the mechanisms."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+from engine.policy import find, rank
+from engine.records import Mechanisms, Rulebook, Settings
+
+FOLDER = Path(__file__).resolve().parent.parent / "assets" / "rulebooks"
+
+
+def names() -> list[str]:
+    """Return the ids of the rulebooks that exist, sorted."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def load(id: str) -> Rulebook:
+    """Load a rulebook by id; raise LookupError with a sentence if it or one of its rules does not exist."""
+    if not re.fullmatch(r"[a-z0-9_]{1,40}", str(id)) or id not in names():
+        raise LookupError(f"no rulebook has this id; there are {', '.join(names())}.")
+    data = tomllib.loads((FOLDER / f"{id}.toml").read_text(encoding="utf-8"))
+    rules = data["rules"]
+    for decides in ("order", "victim", "evict"):
+        find(decides, rules[decides])
+    unknown = set(data.get("settings", {})) - set(Settings.__dataclass_fields__)
+    if unknown:
+        raise ValueError(f"rulebook {id!r} overrides {sorted(unknown)[0]!r}, which is not a setting.")
+    return Rulebook(
+        id=id,
+        name=data["name"],
+        order=rules["order"],
+        victim=rules["victim"],
+        evict=rules["evict"],
+        options=data.get("options", {}),
+        mechanisms=Mechanisms(**data.get("mechanisms", {})),
+        settings=data.get("settings", {}),
+        about=data["about"],
+    )
+
+
+def knows(book: Rulebook) -> str:
+    """Return the information class of a rulebook: the most that any of its parts may know."""
+    rules = [find("order", book.order), find("victim", book.victim), find("evict", book.evict)]
+    level = rank(rules)
+    return "predicted" if level == "online" and book.mechanisms.admission == "peak_lookahead" else level

@@ -1,0 +1,602 @@
+"""Run a trace: prepare the state, step the kernel, ask the rules when they are due, gather the Result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+
+from engine import kernel
+from engine.policy import (
+    AGE_EDGES_S,
+    CLAIRVOYANT,
+    LEVELS,
+    ONLINE,
+    ONLINE_OPTIONAL,
+    PREDICTED,
+    Blocks,
+    Census,
+    Keys,
+    Policy,
+    Requests,
+    View,
+    find,
+)
+from engine.records import (
+    BLOCK_TOKENS,
+    MOVE_DTYPE,
+    PRICE_DTYPE,
+    REQUEST_DTYPE,
+    STEP_DTYPE,
+    BlockEvents,
+    Ints,
+    Profile,
+    Result,
+    Rulebook,
+    Scheduled,
+    Settings,
+    Trace,
+)
+
+PARTS = ("requests", "steps", "scheduled", "moves", "blocks")
+CENSUS_SECONDS = 4096
+NEVER_US = 2**62
+
+
+@dataclass(frozen=True)
+class Wants:
+    """What the rulebook makes a server do; derived once, shared by the kernel and the reference twin."""
+
+    classes: int
+    positional: bool
+    newest: bool
+    priced: bool
+    fresh: bool
+    finish: bool
+    census: bool
+    census_seconds: int = CENSUS_SECONDS
+
+
+def simulate(
+    trace: Trace,
+    settings: Settings,
+    profile: Profile,
+    rulebook: Rulebook,
+    record: str | tuple[str, ...] = ("requests", "steps", "scheduled"),
+) -> Result:
+    """Serve every request of the trace to its end and return what happened.
+
+    `record` names the parts to keep: requests, steps, scheduled, moves, blocks. The rulebook's own settings override
+    `settings`; `Result.settings` is what was used. Raises ValueError with a sentence when a request can never fit,
+    when a rule needs a column that the trace lacks, or when parts of the rulebook contradict each other.
+    """
+    return Run(trace, settings, profile, rulebook, record).finish()
+
+
+class Run:
+    """One simulation that can be stopped at a step and looked into."""
+
+    def __init__(
+        self,
+        trace: Trace,
+        settings: Settings,
+        profile: Profile,
+        rulebook: Rulebook,
+        record: str | tuple[str, ...] = (),
+        server: Callable[..., Any] | None = None,
+    ) -> None:
+        parts = (record,) if isinstance(record, str) else tuple(record)
+        unknown = [part for part in parts if part not in PARTS]
+        if unknown:
+            raise ValueError(f"record holds {unknown[0]!r}; the parts are {', '.join(PARTS)}.")
+        self.settings = settings = replace(settings, **rulebook.settings)
+        self.trace, self.profile, self.rulebook, self.parts = trace, profile, rulebook, parts
+        self.order, self.victim = find("order", rulebook.order), find("victim", rulebook.victim)
+        self.evict = find("evict", rulebook.evict)
+        self.rules = (self.order, self.victim, self.evict)
+        _check(trace, settings, rulebook, self.rules)
+        mechanisms = rulebook.mechanisms
+        self.wants = Wants(
+            classes=1 if trace.class_id is None or not len(trace) else int(trace.class_id.max()) + 1,
+            positional=mechanisms.preempted == "front",
+            newest=rulebook.victim == "newest",
+            priced=rulebook.evict != "lru" or mechanisms.queue_lookahead or mechanisms.tool_pin_ms > 0,
+            fresh=any(p.refresh != "never" for p in (self.order, self.victim)),
+            finish=any(p.refresh == "on_finish" for p in self.rules),
+            census=self.evict.census,
+        )
+        self.server = (server or KernelServer)(trace, settings, profile, rulebook, self.wants)
+        if isinstance(self.server, KernelServer):
+            self.server.keep(parts)
+        self._prices: list[tuple[int, float, float]] = []
+        self._memory = {policy.decides: SimpleNamespace() for policy in self.rules}
+        self._shared = SimpleNamespace()
+        self._columns = {p.decides: _columns(trace, self.server, p) for p in self.rules}
+        self._due = {p.decides: 0 for p in self.rules}
+        self._ask_once()
+
+    # -- asking the rules ---------------------------------------------------------------------------------------------
+
+    def _ask_once(self) -> None:
+        """Key every request by the rules that never refresh, and take the first eviction keys."""
+        for rule in (self.order, self.victim):
+            if rule.refresh == "never":
+                self._key_requests(rule, list(range(len(self.trace))), True)
+                self._due[rule.decides] = NEVER_US
+        if self.evict.refresh == "never":
+            if self.wants.priced:
+                self._key_blocks(True)
+            self._due["evict"] = NEVER_US
+        self.server.next_refresh_us = min(self._due.values())
+
+    def _ask(self) -> None:
+        """Ask the rules that are due; `fresh` requests are keyed by rules that key whoever starts to wait."""
+        t_us, fresh, finished = self.server.t_us, self.server.fresh, self.server.finished_since
+        for rule in (self.order, self.victim):
+            if rule.refresh == "never":
+                continue
+            due = t_us >= self._due[rule.decides] or (rule.refresh == "on_finish" and finished)
+            if due:
+                rows = self.server.rows_waiting() + (self.server.rows_running() if rule is self.victim else [])
+                self._key_requests(rule, rows, True)
+                self._due[rule.decides] = self._next(rule, t_us)
+            elif fresh:
+                self._key_requests(rule, fresh, False)
+        if t_us >= self._due["evict"] or (self.evict.refresh == "on_finish" and finished):
+            self._key_blocks(True)
+            self._due["evict"] = self._next(self.evict, t_us)
+        self.server.fresh = []
+        self.server.finished_since = False
+        self.server.next_refresh_us = min(self._due.values())
+
+    @staticmethod
+    def _next(rule: Policy, t_us: int) -> int:
+        if rule.refresh == "each_step":
+            return t_us
+        if rule.refresh == "every":
+            return (t_us // (1000 * rule.every_ms) + 1) * 1000 * rule.every_ms
+        return NEVER_US
+
+    def view(self, rule: Policy, rows: list[int], refreshed: bool) -> View:
+        """Return what the rule may look at now."""
+        server, columns = self.server, self._columns[rule.decides]
+
+        def requests(chosen: Any) -> Requests:
+            return Requests(np.asarray(chosen, dtype=np.int64), columns)
+
+        def recent(window_ms: float) -> Requests:
+            return requests(server.rows_arrived_since(server.t_us - int(window_ms * 1000)))
+
+        evicts = rule.decides == "evict"
+        return View(
+            t_ms=server.t_us / 1000.0,
+            settings=self.settings,
+            profile=self.profile,
+            rows=requests(rows),
+            waiting=requests(server.rows_waiting() if refreshed and rule.refresh != "never" else []),
+            running=requests(server.rows_running() if refreshed and rule.refresh != "never" else []),
+            recent=recent,
+            memory=self._memory[rule.decides],
+            shared=self._shared,
+            refreshed=refreshed,
+            blocks=server.block_columns() if evicts else None,
+            census=server.census() if evicts and rule.census else None,
+            class_count=self.wants.classes,
+            note_prices=lambda memory, gpu_time: self._prices.append((server.t_us, memory, gpu_time)),
+        )
+
+    def _key_requests(self, rule: Policy, rows: list[int], refreshed: bool) -> None:
+        view = self.view(rule, rows, refreshed)
+        keys = rule(view, **self.rulebook.options.get(rule.decides, {}))
+        parts = (keys.base, keys.per_ms, keys.per_token, keys.per_computed)
+        columns = [np.broadcast_to(np.asarray(part, dtype=np.float64), len(rows)) for part in parts]
+        for column in columns:
+            if not np.isfinite(column).all():
+                raise ValueError(f"rule {rule.id!r} gave a key that is not a finite number.")
+        self.server.write_keys(rule.decides, view.rows.rows, columns)
+
+    def _key_blocks(self, refreshed: bool) -> None:
+        keys: Keys = self.evict(self.view(self.evict, [], refreshed), **self.rulebook.options.get("evict", {}))
+        base = np.broadcast_to(np.asarray(keys.base, dtype=np.float64), self.settings.num_gpu_blocks)
+        on_release = np.broadcast_to(np.asarray(keys.on_release, dtype=np.float64), 16 * self.wants.classes)
+        if not (np.isfinite(base).all() and np.isfinite(on_release).all()):
+            raise ValueError(f"rule {self.evict.id!r} gave a key that is not a finite number.")
+        self.server.write_eviction(base, on_release)
+
+    # -- running --------------------------------------------------------------------------------------------------------
+
+    def advance(self, max_steps: int = NEVER_US) -> bool:
+        """Run until `max_steps` steps are made in all or everything is served; return whether all is served."""
+        while not self.server.advance(max_steps):
+            self._ask()
+        return bool(self.server.all_done())
+
+    def finish(self) -> Result:
+        """Run to the end and gather the Result."""
+        self.advance()
+        return self.result()
+
+    def result(self) -> Result:
+        """Gather what happened so far."""
+        return cast("Result", self.server.result(self.parts, self.rulebook, np.array(self._prices, PRICE_DTYPE)))
+
+
+def _check(trace: Trace, settings: Settings, book: Rulebook, rules: tuple[Policy, ...]) -> None:
+    """Refuse, with a sentence, what could never be served or asked."""
+    if book.mechanisms.preempted == "front" and book.order != "fcfs":
+        raise ValueError(
+            f"rulebook {book.id!r} orders by {book.order!r} but returns preempted requests to the front of the line; "
+            "use preempted = 'by_key'."
+        )
+    if (book.mechanisms.admission == "peak_lookahead") and trace.predicted_tokens is None:
+        raise ValueError(f"rulebook {book.id!r} looks ahead with predicted_tokens, but the trace has none; add them.")
+    if trace.block_hashes is not None and settings.enable_prefix_caching and settings.block_size != BLOCK_TOKENS:
+        raise ValueError(f"block_hashes describe blocks of {BLOCK_TOKENS} tokens; use block_size = {BLOCK_TOKENS}.")
+    if not len(trace):
+        return
+    whole = trace.prompt_tokens + trace.output_tokens - 1
+    if settings.max_model_len is not None:
+        if trace.prompt_tokens.max() >= settings.max_model_len:
+            row = int(np.argmax(trace.prompt_tokens >= settings.max_model_len))
+            raise ValueError(
+                f"request {row} has a prompt of {int(trace.prompt_tokens[row])} tokens, which leaves no room below "
+                f"max_model_len = {settings.max_model_len}."
+            )
+        whole = np.minimum(whole, settings.max_model_len - 1)
+    room = settings.usable_blocks * settings.block_size
+    if whole.max() > room:
+        row = int(np.argmax(whole))
+        raise ValueError(
+            f"request {row} needs {int(whole[row])} tokens of KV cache, more than the {room} of {settings.usable_blocks} "
+            "usable blocks; give more blocks or shorten it."
+        )
+    if not settings.enable_chunked_prefill and whole.max() > settings.token_budget:
+        row = int(np.argmax(whole))
+        raise ValueError(
+            f"request {row} may need {int(whole[row])} tokens in one step, more than the budget of "
+            f"{settings.token_budget} with chunked prefill off; raise the budget or turn chunking on."
+        )
+
+
+def _columns(trace: Trace, server: Any, policy: Policy) -> dict[str, Callable[[Ints], Any]]:
+    """Return the columns a rule may read, by name: what it may not know is not there."""
+
+    def live(name: str, scale: float = 1.0) -> Callable[[Ints], Any]:
+        def read(rows: Ints) -> Any:
+            values = np.asarray(server.column(name, rows), dtype=np.int64)
+            return values * scale if scale != 1.0 else values
+
+        return read
+
+    def fixed(values: Ints | None, fill: int = 0) -> Callable[[Ints], Any]:
+        if values is None:
+            return lambda rows: np.full(len(rows), fill, np.int64)
+        return lambda rows: values[rows]
+
+    columns: dict[str, Callable[[Ints], Any]] = {
+        "prompt_tokens": fixed(trace.prompt_tokens),
+        "priority": fixed(trace.priority),
+        "max_new_tokens": fixed(trace.max_new_tokens, 2**30),
+        "class_id": fixed(trace.class_id),
+        "session": fixed(trace.session, -1),
+    }
+    if policy.refresh != "never":
+        columns["arrival_ms"] = live("arrival", 0.001)
+        columns["done_tokens"] = live("done")
+        columns["computed_tokens"] = live("computed")
+        columns["uncached_tokens"] = live("uncached")
+    assert set(columns) <= {*ONLINE, *ONLINE_OPTIONAL}
+    if LEVELS[policy.knows] >= LEVELS["predicted"]:
+        for name in PREDICTED:
+            values = getattr(trace, name)
+            if values is not None:
+                columns[name] = fixed(values)
+        if "predicted_tokens" not in columns:
+            raise ValueError(f"rule {policy.id!r} needs predicted_tokens, but the trace has none; add predictions.")
+    if LEVELS[policy.knows] >= LEVELS["clairvoyant"]:
+        for name in CLAIRVOYANT:
+            columns[name] = fixed(getattr(trace, name), -1)
+    return columns
+
+
+class KernelServer:
+    """The jitted server behind the same few methods as `reference.Server`."""
+
+    def __init__(self, trace: Trace, settings: Settings, profile: Profile, book: Rulebook, wants: Wants) -> None:
+        m = book.mechanisms
+        self.trace, self.settings, self.profile, self.wants = trace, settings, profile, wants
+        size = settings.block_size
+        self.config = kernel.Config(
+            max_num_seqs=settings.max_num_seqs,
+            budget=settings.token_budget,
+            num_blocks=settings.num_gpu_blocks,
+            block_size=size,
+            chunked=int(settings.enable_chunked_prefill),
+            caching=int(settings.enable_prefix_caching),
+            threshold=settings.long_prefill_token_threshold,
+            watermark_blocks=int(settings.watermark * settings.num_gpu_blocks),
+            full_isl=int(settings.scheduler_reserve_full_isl),
+            max_model_len=settings.max_model_len or 0,
+            positional=int(wants.positional),
+            newest=int(wants.newest),
+            priced=int(wants.priced),
+            peak=int(m.admission == "peak_lookahead"),
+            skips=m.max_skips if m.misfit == "skip" else 0,
+            scan=min(kernel.CANDIDATES, max(8, m.max_skips + 1)),
+            lookahead=int(m.queue_lookahead),
+            pin_us=1000 * m.tool_pin_ms,
+            census=int(wants.census),
+            classes=wants.classes,
+            ask_fresh=int(wants.fresh),
+            ask_finish=int(wants.finish),
+            keep_steps=0,
+            keep_scheduled=0,
+            keep_moves=0,
+            keep_events=0,
+        )
+        self.coefficients = profile.coefficients()
+        self.state = _allocate(trace, settings, wants, m.queue_lookahead)
+
+    def keep(self, parts: tuple[str, ...]) -> None:
+        """Choose the logs to write."""
+        self.config = self.config._replace(
+            keep_steps=int("steps" in parts),
+            keep_scheduled=int("scheduled" in parts),
+            keep_moves=int("moves" in parts),
+            keep_events=int("blocks" in parts),
+        )
+
+    def advance(self, max_steps: int) -> bool:
+        while True:
+            code = kernel.advance(self.config, self.coefficients, self.state, max_steps)
+            if code != kernel.GROW_LOGS:
+                return bool(code != kernel.ASK_RULES)
+            self._grow()
+
+    def all_done(self) -> bool:
+        now = self.state.now
+        waiting_or_running = now[kernel.N_LINE] + now[kernel.N_RUN] + now[kernel.N_COMING]
+        return bool(waiting_or_running == 0 and now[kernel.NEXT_STATIC] == len(self.state.flow.static))
+
+    def _grow(self) -> None:
+        c, logs = self.config, self.state.logs
+        now, most = self.state.now, len(self.state.queue.run)
+
+        def larger(array: Any, extra: int) -> Any:
+            grown = np.empty((len(array) * 2 + extra, *array.shape[1:]), array.dtype)
+            grown[: len(array)] = array
+            return grown
+
+        if c.keep_steps:
+            logs = logs._replace(steps=larger(logs.steps, 1024))
+        if c.keep_scheduled:
+            logs = logs._replace(sched_at=larger(logs.sched_at, 1024))
+            if now[kernel.N_SCHED] + most + 1 >= len(logs.sched):
+                logs = logs._replace(sched=larger(logs.sched, most))
+        if c.keep_moves and now[kernel.N_MOVES] + 3 * most + 3 >= len(logs.moves):
+            logs = logs._replace(moves=larger(logs.moves, 4 * most))
+        if c.keep_events:
+            logs = logs._replace(event_at=larger(logs.event_at, 1024))
+            if now[kernel.N_EVENTS] + 8 * c.num_blocks >= len(logs.event):
+                logs = logs._replace(event=larger(logs.event, 8 * c.num_blocks))
+        self.state = self.state._replace(logs=logs)
+
+    # -- what rules see and write -------------------------------------------------------------------------------------
+
+    @property
+    def t_us(self) -> int:
+        return int(self.state.now[kernel.T])
+
+    @property
+    def fresh(self) -> list[int]:
+        return cast("list[int]", self.state.queue.fresh[: self.state.now[kernel.N_FRESH]].tolist())
+
+    @fresh.setter
+    def fresh(self, rows: list[int]) -> None:
+        self.state.now[kernel.N_FRESH] = 0
+
+    @property
+    def finished_since(self) -> bool:
+        return bool(self.state.now[kernel.FINISHED_SINCE])
+
+    @finished_since.setter
+    def finished_since(self, value: bool) -> None:
+        self.state.now[kernel.FINISHED_SINCE] = int(value)
+
+    @property
+    def next_refresh_us(self) -> int:
+        return int(self.state.now[kernel.NEXT_REFRESH])
+
+    @next_refresh_us.setter
+    def next_refresh_us(self, t_us: int) -> None:
+        self.state.now[kernel.NEXT_REFRESH] = t_us
+
+    def rows_waiting(self) -> list[int]:
+        s = self.state
+        places = (s.now[kernel.LINE_HEAD] + np.arange(s.now[kernel.N_LINE])) % max(len(s.queue.line), 1)
+        return cast("list[int]", s.queue.line[places].tolist())
+
+    def rows_running(self) -> list[int]:
+        return cast("list[int]", self.state.queue.run[: self.state.now[kernel.N_RUN]].tolist())
+
+    def rows_arrived_since(self, t_us: int) -> Ints:
+        return np.flatnonzero(self.state.req[:, kernel.ARRIVAL] >= max(t_us, 0))
+
+    def column(self, name: str, rows: Ints) -> Any:
+        if name == "uncached":
+            return kernel.uncached(
+                self.config.caching,
+                self.config.block_size,
+                self.state.req,
+                self.state.index,
+                np.asarray(rows, np.int64),
+            )
+        return self.state.req[rows, _COLUMN[name]]
+
+    def write_keys(self, decides: str, rows: Ints, columns: list[Any]) -> None:
+        keys = self.state.queue.order_key if decides == "order" else self.state.queue.victim_key
+        for k, column in enumerate(columns):
+            keys[rows, k] = column
+
+    def write_eviction(self, base: Any, on_release: Any) -> None:
+        self.state.pool.key[:] = base
+        self.state.pool.on_release[:] = on_release
+        kernel.rebuild_heap(self.state.pool)
+
+    def block_columns(self) -> Blocks:
+        blk = self.state.pool.blk
+        return Blocks(
+            (blk[:, kernel.USERS] == 0) & (blk[:, kernel.IDENT] >= 0),
+            blk[:, kernel.LAST] / 1000.0,
+            blk[:, kernel.HITS],
+            blk[:, kernel.KIND],
+            blk[:, kernel.DEPTH],
+        )
+
+    def census(self) -> Census:
+        return Census(self.state.index.waiting_since, self.state.index.reuses, self.wants.classes)
+
+    def result(self, parts: tuple[str, ...], book: Rulebook, prices: Any) -> Result:
+        s, logs = self.state, self.state.logs
+        steps, moves, events = (int(s.now[k]) for k in (kernel.STEP, kernel.N_MOVES, kernel.N_EVENTS))
+        requests = None
+        if "requests" in parts:
+            requests = np.empty(len(self.trace), REQUEST_DTYPE)
+            for name, column in _REQUEST_COLUMN.items():
+                requests[name] = s.req[:, column]
+        return Result(
+            requests=requests,
+            steps=_structured(logs.steps[:steps], STEP_DTYPE) if "steps" in parts else None,
+            scheduled=Scheduled(
+                logs.sched_at[: steps + 1].copy(),
+                logs.sched[: logs.sched_at[steps], 0].copy(),
+                logs.sched[: logs.sched_at[steps], 1].copy(),
+            )
+            if "scheduled" in parts
+            else None,
+            settings=self.settings,
+            profile=self.profile,
+            rulebook=book,
+            moves=_structured(logs.moves[:moves], MOVE_DTYPE) if "moves" in parts else None,
+            blocks=BlockEvents(
+                logs.event_at[: steps + 1].copy(),
+                logs.event[:events, 0].copy(),
+                logs.event[:events, 1].copy(),
+                logs.event[:events, 2].astype(np.int8),
+            )
+            if "blocks" in parts
+            else None,
+            prices=prices,
+        )
+
+
+_COLUMN = {"arrival": kernel.ARRIVAL, "done": kernel.DONE, "computed": kernel.COMP}
+_REQUEST_COLUMN = {
+    "arrival_us": kernel.ARRIVAL,
+    "first_scheduled_us": kernel.SCHED,
+    "first_token_us": kernel.FIRST,
+    "finish_us": kernel.END,
+    "cached_tokens": kernel.CACHED,
+    "preemptions": kernel.PREEMPTS,
+    "status": kernel.STATUS,
+}
+
+
+def _structured(rows: Any, dtype: np.dtype[Any]) -> Any:
+    return np.ascontiguousarray(rows).view(dtype).reshape(len(rows))
+
+
+def _offsets(counts: Any) -> Ints:
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
+
+
+def _allocate(trace: Trace, settings: Settings, wants: Wants, lookahead: bool) -> kernel.State:
+    n, size, blocks = len(trace), settings.block_size, settings.num_gpu_blocks
+    most = max(1, min(settings.max_num_seqs, n, settings.usable_blocks))
+    whole = trace.prompt_tokens + trace.output_tokens
+    table_at = _offsets((whole + size - 1) // size)
+    ident, ident_at, identities = np.zeros(0, np.int32), np.zeros(n + 1, np.int64), 0
+    if settings.enable_prefix_caching and trace.block_hashes is not None:
+        ident_at = np.array(trace.block_hashes[0])
+        distinct, dense = np.unique(trace.block_hashes[1], return_inverse=True)
+        ident, identities = dense.astype(np.int32), len(distinct)
+    elif settings.enable_prefix_caching:
+        ident_at = _offsets(whole // size)
+        ident, identities = np.arange(ident_at[-1], dtype=np.int32), int(ident_at[-1])
+
+    req = np.zeros((n, kernel.REQ_COLUMNS), np.int64)
+    req[:, kernel.LEN] = req[:, kernel.PROMPT] = trace.prompt_tokens
+    req[:, kernel.OUTPUT] = trace.output_tokens
+    req[:, kernel.TABLE] = table_at[:-1]
+    for column in (kernel.FIRST, kernel.SCHED, kernel.END, kernel.ARRIVAL, kernel.TRIED):
+        req[:, column] = -1
+    for values, column in ((trace.predicted_tokens, kernel.PRED), (trace.class_id, kernel.CLASS)):
+        if values is not None:
+            req[:, column] = values
+    if trace.tool is not None:
+        req[:, kernel.TOOL] = trace.tool >= 0
+
+    after = trace.after if trace.after is not None else np.full(n, -1, np.int64)
+    first = np.flatnonzero(after < 0)
+    first = first[np.lexsort((first, trace.arrival_us[first]))]
+    child = np.flatnonzero(after >= 0)
+    child = child[np.argsort(after[child], kind="stable")]
+    think = np.maximum(trace.think_us, 0) if trace.think_us is not None else np.zeros(n, np.int64)
+
+    blk = np.zeros((blocks, kernel.BLK_COLUMNS), np.int64)
+    blk[:, kernel.IDENT] = blk[:, kernel.HPOS] = blk[:, kernel.KIND] = -1
+    blk[:, kernel.NEXT] = (np.arange(blocks) + 1) % blocks
+    blk[:, kernel.PREV] = (np.arange(blocks) - 1) % blocks
+    kinds = 16 * wants.classes if wants.census else 0
+    now = np.zeros(kernel.NOW_ENTRIES, np.int64)
+    now[kernel.N_FREE] = settings.usable_blocks
+    released = np.zeros((identities if wants.census else 0, 2), np.int64)
+    released[:, 0] = -1
+    return kernel.State(
+        now=now,
+        req=req,
+        table=np.zeros(int(table_at[-1]), np.int32),
+        pool=kernel.Pool(now, blk, np.zeros(blocks), np.zeros(blocks, np.int64), np.zeros(16 * wants.classes)),
+        index=kernel.Index(
+            now=now,
+            ident=ident,
+            ident_at=ident_at,
+            first_copy=np.zeros(identities, np.int32),
+            wanted=np.zeros(identities if lookahead else 0, np.int32),
+            released=released,
+            waiting_since=np.zeros((kinds, wants.census_seconds), np.int64),
+            reuses=np.zeros((kinds, len(AGE_EDGES_S)), np.int64),
+        ),
+        flow=kernel.Flow(
+            now=now,
+            static=np.stack([trace.arrival_us[first], first], axis=1),
+            child_at=_offsets(np.bincount(after[child], minlength=n)),
+            child=child,
+            child_floor=np.stack([trace.arrival_us, think], axis=1),
+            coming=np.zeros((n, 2), np.int64),
+        ),
+        queue=kernel.Queue(
+            now=now,
+            req=req,
+            order_key=np.zeros((n, 4)),
+            victim_key=np.zeros((n, 4)),
+            line=np.zeros(max(n, 1), np.int64),
+            run=np.zeros(most, np.int64),
+            fresh=np.zeros(n + 1, np.int64),
+            cand=np.zeros(kernel.CANDIDATES, np.int64),
+            cand_key=np.zeros(kernel.CANDIDATES),
+            ends=np.zeros((most, 3), np.int64),
+        ),
+        logs=kernel.Logs(
+            now=now,
+            steps=np.zeros((1024, 11), np.int64),
+            sched=np.zeros((4096 + 2 * most, 2), np.int32),
+            sched_at=np.zeros(1024, np.int64),
+            moves=np.zeros((1024 + 4 * most, 4), np.int64),
+            event=np.zeros((64, 3), np.int32),
+            event_at=np.zeros(1024, np.int64),
+        ),
+    )
