@@ -142,10 +142,14 @@ class State(NamedTuple):
     logs: Logs
 
 
+inner = njit(cache=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+"""Decorate a function that only kernels call: no wrapper for Python, which would double the time to compile."""
+
+
 # -- small pieces ---------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _note_event(keep, logs, block, i, kind):
     if keep:
         e = logs.now[N_EVENTS]
@@ -153,7 +157,7 @@ def _note_event(keep, logs, block, i, kind):
         logs.now[N_EVENTS] = e + 1
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _note_move(keep, logs, i, kind, tokens):
     if keep:
         m, moves = logs.now[N_MOVES], logs.moves
@@ -161,7 +165,7 @@ def _note_move(keep, logs, i, kind, tokens):
         logs.now[N_MOVES] = m + 1
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _key(key, i, t_us, done, computed):
     return key[i, 0] + key[i, 1] * (t_us / 1000.0) + key[i, 2] * done + key[i, 3] * computed
 
@@ -169,18 +173,18 @@ def _key(key, i, t_us, done, computed):
 # -- heap of requests to come, by (arrival, row) ------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _coming_less(heap, a, b):
     return heap[a, 0] < heap[b, 0] or (heap[a, 0] == heap[b, 0] and heap[a, 1] < heap[b, 1])
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _coming_swap(heap, a, b):
     heap[a, 0], heap[b, 0] = heap[b, 0], heap[a, 0]
     heap[a, 1], heap[b, 1] = heap[b, 1], heap[a, 1]
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _coming_push(heap, now, arrival, row):
     k = now[N_COMING]
     heap[k, 0], heap[k, 1] = arrival, row
@@ -190,7 +194,7 @@ def _coming_push(heap, now, arrival, row):
         k = (k - 1) // 2
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _coming_pop(heap, now):
     n = now[N_COMING] - 1
     _coming_swap(heap, 0, n)
@@ -212,7 +216,7 @@ def _coming_pop(heap, now):
 # -- heap of evictable blocks, by (tier, key, release) --------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _block_less(pool, a, b):
     blk, key = pool.blk, pool.key
     if blk[a, TIER] != blk[b, TIER]:
@@ -222,7 +226,7 @@ def _block_less(pool, a, b):
     return blk[a, SEQ] < blk[b, SEQ]
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _sift_up(pool, k):
     heap, blk = pool.heap, pool.blk
     b = heap[k]
@@ -237,7 +241,7 @@ def _sift_up(pool, k):
     blk[b, HPOS] = k
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _sift_down(pool, k):
     heap, blk, n = pool.heap, pool.blk, pool.now[N_HEAP]
     b = heap[k]
@@ -256,7 +260,7 @@ def _sift_down(pool, k):
     blk[b, HPOS] = k
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _heap_push(pool, b):
     k = pool.now[N_HEAP]
     pool.heap[k] = b
@@ -264,7 +268,7 @@ def _heap_push(pool, b):
     _sift_up(pool, k)
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _heap_remove(pool, b):
     k, n = pool.blk[b, HPOS], pool.now[N_HEAP] - 1
     pool.now[N_HEAP] = n
@@ -285,7 +289,7 @@ def rebuild_heap(pool):
             _sift_down(pool, k)
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _set_tier(pool, b, tier):
     if pool.blk[b, TIER] != tier:
         pool.blk[b, TIER] = tier
@@ -298,14 +302,14 @@ def _set_tier(pool, b, tier):
 # -- free list, prefix index, pins, census ---------------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _unlink(blk, b):
     before, after = blk[b, PREV], blk[b, NEXT]
     blk[before, NEXT] = after
     blk[after, PREV] = before
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _link_after(blk, before, b):
     after = blk[before, NEXT]
     blk[before, NEXT] = b
@@ -314,7 +318,7 @@ def _link_after(blk, before, b):
     blk[after, PREV] = b
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _pin(blk, b, until):
     """Pin or re-pin a block; all pins last equally long, so the list stays sorted by expiry."""
     _unpin(blk, b)
@@ -326,7 +330,7 @@ def _pin(blk, b, until):
     blk[0, PIN_PREV] = b
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _unpin(blk, b):
     if blk[b, PIN] > 0:
         blk[blk[b, PIN_PREV], PIN_NEXT] = blk[b, PIN_NEXT]
@@ -334,7 +338,7 @@ def _unpin(blk, b):
         blk[b, PIN] = 0
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _expire_pins(pool):
     blk = pool.blk
     while blk[0, PIN_NEXT] != 0 and blk[blk[0, PIN_NEXT], PIN] <= pool.now[T]:
@@ -343,7 +347,7 @@ def _expire_pins(pool):
         _set_tier(pool, b, blk[b, TIER] & 2)
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _want(pool, index, i, blocks, by):
     """Count the waiting requests whose prompt would use each identity; cached copies change tier at 0 <-> 1."""
     blk, at = pool.blk, index.ident_at[i]
@@ -358,12 +362,12 @@ def _want(pool, index, i, blocks, by):
                 b = blk[b, SAME_NEXT]
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _second(waiting_since, t_us):
     return min(t_us // 1_000_000, waiting_since.shape[1] - 1)
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _touch(index, d):
     """An identity is asked for again: note at which idle age."""
     t, kind = index.released[d, 0], index.released[d, 1]
@@ -379,7 +383,7 @@ def _touch(index, d):
     index.reuses[kind, age_bin] += 1
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _count_release(index, d, kind):
     if index.released[d, 0] >= 0:
         index.waiting_since[index.released[d, 1], _second(index.waiting_since, index.released[d, 0])] -= 1
@@ -388,7 +392,7 @@ def _count_release(index, d, kind):
     index.waiting_since[kind, _second(index.waiting_since, index.now[T])] += 1
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _register(c, blk, table, index, i, at, first, last):
     """Make blocks first..last-1 of a request findable, at scheduling time of the step that fills them [9]."""
     for k in range(first, last):
@@ -412,7 +416,7 @@ def _register(c, blk, table, index, i, at, first, last):
             _touch(index, d)
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _pop(keep, pool, index, logs, i):
     """Take a free block for request i; a cached one loses its key here and only here [7]."""
     blk, now = pool.blk, pool.now
@@ -443,7 +447,7 @@ def _pop(keep, pool, index, logs, i):
     return b
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _take_new(keep, req, table, pool, index, logs, i, new):
     blk, held = pool.blk, req[i, HELD]
     for k in range(held, held + new):
@@ -454,7 +458,7 @@ def _take_new(keep, req, table, pool, index, logs, i, new):
     req[i, HELD] = held + new
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _release(c, req, table, pool, index, logs, i, tool):
     """Drop one user from each block of the request, last to first; tool: it finished with a tool call [10]."""
     blk, now = pool.blk, pool.now
@@ -493,7 +497,7 @@ def _release(c, req, table, pool, index, logs, i, tool):
 # -- waiting line --------------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _wait(c, queue, pool, index, i, front):
     now, req, line = queue.now, queue.req, queue.line
     size = len(line)
@@ -513,7 +517,7 @@ def _wait(c, queue, pool, index, i, front):
         _want(pool, index, i, (req[i, LEN] - 1) // c.block_size, 1)
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _leave_line(c, queue, pool, index, i, ahead):
     """Take request i out; in a positional line it stands behind `ahead` others."""
     now, req, line = queue.now, queue.req, queue.line
@@ -531,7 +535,7 @@ def _leave_line(c, queue, pool, index, i, ahead):
         _want(pool, index, i, (req[i, LEN] - 1) // c.block_size, -1)
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _scan(most, queue):
     """Put the waiting requests with the smallest (key, arrival, row), not yet tried in this step, into `cand`."""
     req, now, cand, cand_key = queue.req, queue.now, queue.cand, queue.cand_key
@@ -568,7 +572,7 @@ def _scan(most, queue):
     return found
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _hits(index, i, limit):
     """Return how many leading blocks of request i are cached now, at most `limit` [9]."""
     hits, at = 0, index.ident_at[i]
@@ -593,7 +597,7 @@ def uncached(caching, block_size, req, index, rows):
 # -- the two phases ----------------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _victim(newest, queue):
     """Return the position in `run` of the request to preempt."""
     req, now = queue.req, queue.now
@@ -608,7 +612,7 @@ def _victim(newest, queue):
     return best
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _preempt(c, s, v):
     """Evict the running request at position v; it keeps its generated tokens [4]."""
     req, now = s.req, s.now
@@ -625,7 +629,7 @@ def _preempt(c, s, v):
     _wait(c, s.queue, s.pool, s.index, i, c.positional)
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _make_room(c, s, i, at, new):
     """Preempt until `new` blocks are free or request i, at position `at` of running, is the victim itself [3].
 
@@ -653,7 +657,7 @@ def _make_room(c, s, i, at, new):
     return at, returned, True
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _serve_running(c, s, budget, threshold):
     """Phase 1: running requests in admission order [2]; return the budget left."""
     req, now, size = s.req, s.now, c.block_size
@@ -692,12 +696,12 @@ def _serve_running(c, s, budget, threshold):
     return budget
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _left(req, i):
     return max(req[i, PRED] - req[i, DONE], 8 + req[i, DONE] // 10)
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _sort_ends(size, usable, queue):
     """Bring `ends` up to date: running requests by predicted end, latest first, with running sums of their tokens."""
     req, now, run, ends = queue.req, queue.now, queue.run, queue.ends
@@ -735,7 +739,7 @@ def _sort_ends(size, usable, queue):
     now[SHARED] = usable - now[N_FREE] - private
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _peak_fits(size, usable, queue, i, hits, idle):
     """MC-SF's test: at every predicted completion, the tokens of all that still run must fit."""
     req, now, ends = queue.req, queue.now, queue.ends
@@ -758,7 +762,7 @@ def _peak_fits(size, usable, queue, i, hits, idle):
     return tokens <= room
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _try_admit(c, s, i, budget, threshold):
     """Admit waiting request i if it fits; return the tokens it got, 0 if none."""
     req, blk, now, size = s.req, s.pool.blk, s.now, c.block_size
@@ -812,7 +816,7 @@ def _try_admit(c, s, i, budget, threshold):
     return n
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _serve_waiting(c, s, budget, threshold):
     """Phase 2: admit waiting requests, only if nothing was preempted in the step [5]."""
     req, now = s.req, s.now
@@ -856,7 +860,7 @@ def _serve_waiting(c, s, budget, threshold):
         budget -= n
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _finish_step(c, p, s):
     """Price the step, move the clock, hand out tokens, release what finished [11]."""
     req, now = s.req, s.now
@@ -915,7 +919,7 @@ def _finish_step(c, p, s):
         now[N_RUN] = kept
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _next_arrival(flow):
     """Return (time, row) of the next request to arrive, by (arrival, row); time -1 if none is known."""
     now, t, i = flow.now, np.int64(-1), np.int64(-1)
@@ -928,7 +932,7 @@ def _next_arrival(flow):
     return t, i
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _enqueue_arrivals(c, s):
     """Move every request that has arrived into the line, by (arrival, row)."""
     flow, now = s.flow, s.now
@@ -969,23 +973,18 @@ def advance(c, p, s, max_steps):
         )
         if full:
             return GROW_LOGS
-        _step(c, p, s)
 
-
-@njit(cache=True, nogil=True)
-def _step(c, p, s):
-    now = s.now
-    now[EVICTED] = now[PREEMPTED] = now[HIT_TOKENS] = 0
-    if not c.keep_scheduled:
-        now[N_SCHED] = 0
-    now[FIRST_SCHED] = now[N_SCHED]
-    threshold = c.threshold if now[N_RUN] + now[N_LINE] > 1 else 0  # [1]
-    budget = _serve_running(c, s, c.budget, threshold)
-    if now[PREEMPTED] == 0:
-        _serve_waiting(c, s, budget, threshold)
-    _finish_step(c, p, s)
-    now[STEP] += 1
-    if c.keep_scheduled:
-        s.logs.sched_at[now[STEP]] = now[N_SCHED]
-    if c.keep_events:
-        s.logs.event_at[now[STEP]] = now[N_EVENTS]
+        now[EVICTED] = now[PREEMPTED] = now[HIT_TOKENS] = 0
+        if not c.keep_scheduled:
+            now[N_SCHED] = 0
+        now[FIRST_SCHED] = now[N_SCHED]
+        threshold = c.threshold if now[N_RUN] + now[N_LINE] > 1 else 0  # [1]
+        budget = _serve_running(c, s, c.budget, threshold)
+        if now[PREEMPTED] == 0:
+            _serve_waiting(c, s, budget, threshold)
+        _finish_step(c, p, s)
+        now[STEP] += 1
+        if c.keep_scheduled:
+            s.logs.sched_at[now[STEP]] = now[N_SCHED]
+        if c.keep_events:
+            s.logs.event_at[now[STEP]] = now[N_EVENTS]
