@@ -51,10 +51,13 @@ def best_hit(trace: Trace, settings: Settings) -> Ints:
     if trace.block_hashes is None or not settings.enable_prefix_caching:
         return hit
     offsets, hashes = trace.block_hashes
-    distinct, name = np.unique(hashes, return_inverse=True)
+    name = hashes if hashes.max(initial=0) < 4 * len(hashes) else np.unique(hashes, return_inverse=True)[1]
     owner = np.repeat(np.arange(len(trace)), np.diff(offsets))
-    pairs = np.unique(np.stack((name, owner)), axis=1)  # an identity twice in one request is no help to it
-    shared = np.bincount(pairs[0], minlength=len(distinct))[name] > 1
+    first = np.zeros(int(name.max(initial=0)) + 1, dtype=np.int64)
+    last = first.copy()
+    last[name] = owner  # the last assignment stays
+    first[name[::-1]] = owner[::-1]
+    shared = (first != last)[name]  # an identity twice in one request is no help to it
     lone = np.flatnonzero(~shared)
     first_lone = np.append(lone, len(hashes))[np.searchsorted(lone, offsets[:-1])]
     blocks = np.minimum(np.minimum(first_lone, offsets[1:]) - offsets[:-1], (trace.prompt_tokens - 1) // BLOCK_TOKENS)

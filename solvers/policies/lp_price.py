@@ -1,0 +1,86 @@
+"""The order that the window program's duals imply: least rent first, aged."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from engine.ageing import aged
+from engine.costs import PS_PER_MS, footprint_tokens, gpu_ms
+from engine.policy import Keys, Requests, View, policy
+from engine.records import Floats
+from solvers import prices
+
+WINDOW_MS = 10_000.0
+KEEP = 0.7
+"""Part of the old share that a refresh keeps."""
+LEAST_RIGHT = 0.05
+"""Part of the window that waiting requests can claim at least, however much the running ones still need."""
+
+
+@policy("lp_price", name="LP prices", decides="order", knows="predicted", refresh="every", every_ms=1000)
+def lp_price(view: View, t0_ms: float | None = 10_000.0) -> Keys:
+    """Serve by rent, c = price of memory * m + price of GPU time * g, least first; prices from the window program.
+
+    m, g: ms of the whole memory and of the GPU that a request is predicted to need. Aged as (waited + t0) / c, unless
+    t0_ms is None. When a request starts to wait between refreshes it is keyed at the prices in force.
+    """
+    notes = view.memory
+    if not hasattr(notes, "prices"):
+        notes.share, notes.needs = None, {}
+        notes.prices = prices.Prices(0.5 / WINDOW_MS, 0.5 / WINDOW_MS, 0.5, 0.0, True)
+    memory, gpu = _needs(view.rows, view)
+    for row, need in zip(view.rows.rows.tolist(), zip(memory.tolist(), gpu.tolist(), strict=True), strict=True):
+        notes.needs.setdefault(row, need)  # as it was on arrival: what the next such arrival will need
+    if view.refreshed:
+        _reprice(view, memory, gpu)
+    rent = notes.prices.memory * memory + notes.prices.gpu_time * gpu
+    return aged(rent, view.rows.arrival_ms, t0_ms)
+
+
+def _needs(rows: Any, view: View) -> tuple[Floats, Floats]:
+    """Return (ms of the whole memory, ms of GPU time) that each row is predicted to need yet.
+
+    A token-step of memory is charged the floor of a step, not its measured length, which queues would inflate.
+    """
+    floor_ms = max(view.profile.floor_ps, view.profile.t0_ps) / PS_PER_MS
+    whole = view.settings.block_size * view.settings.usable_blocks
+    return footprint_tokens(rows) * (floor_ms / whole), gpu_ms(rows, view.profile)
+
+
+def _running(rows: Requests) -> Any:
+    """Return the running requests as seen by the cost functions: what is computed need not be computed again."""
+    length = rows.prompt_tokens + rows.done_tokens
+    return SimpleNamespace(
+        uncached_tokens=np.maximum(length - rows.computed_tokens, 0),
+        prompt_tokens=rows.prompt_tokens,
+        done_tokens=rows.done_tokens,
+        predicted_tokens=rows.predicted_tokens,
+    )
+
+
+def _reprice(view: View, memory: Floats, gpu: Floats) -> None:
+    """Solve the window program over those who wait and the last window's arrivals, which stand for the next ones."""
+    notes = view.memory
+    held, busy = (float(need.sum()) for need in _needs(_running(view.running), view))
+    right_memory, right_gpu = (max(WINDOW_MS - used, LEAST_RIGHT * WINDOW_MS) for used in (held, busy))
+    known = [notes.needs[row] for row in view.recent(WINDOW_MS).rows.tolist() if row in notes.needs]
+    expected = np.array(known, dtype=np.float64).reshape(-1, 2)
+    wants_memory, wants_gpu = np.concatenate((memory, expected[:, 0])), np.concatenate((gpu, expected[:, 1]))
+    if not len(wants_gpu) or not np.isfinite(wants_gpu.sum() + wants_memory.sum() + held + busy):
+        return  # nobody asks: the last prices stay
+    best = prices.window(wants_memory, wants_gpu, right_memory, right_gpu)
+    if best.slack:
+        # All fit: both prices are 0 and the order hardly matters. Rank by the last share, at any common scale.
+        share = 0.5 if notes.share is None else notes.share
+        notes.prices = prices.Prices(share / right_memory, (1.0 - share) / right_gpu, share, best.value, True)
+        view.note_prices(0.0, 0.0)
+        return
+    notes.share = best.share if notes.share is None else KEEP * notes.share + (1.0 - KEEP) * best.share
+    found = prices.at_share(wants_memory, wants_gpu, right_memory, right_gpu, notes.share)
+    if found.slack:
+        found = best
+    notes.prices = found
+    view.note_prices(*prices.waiting_prices(found, WINDOW_MS, view.settings.usable_blocks))

@@ -1,0 +1,118 @@
+"""Prices of the two scarce things, KV memory and GPU time, from a linear program over the next seconds.
+
+Window program (docs/optimization.md §4): request i wants m_i ms of the whole KV memory and g_i ms of the whole GPU:
+
+    max sum of y   s.t.   sum m y <= memory_ms,   sum g y <= gpu_ms,   0 <= y <= 1
+
+Its duals say how many more requests the window would serve per extra ms of each. For a fixed share theta of the
+price that memory bears, the dual is a fractional knapsack: sort by cost, fill up, read the marginal item.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from engine.records import Floats
+from solvers.model import OPTIMAL, LPResult, Solved, minimise, stopwatch
+
+SHARES = 21
+UNITS = {
+    "value": "requests served in the window",
+    "served": "share of the request served in the window",
+    "memory": "requests per ms of the whole KV memory",
+    "gpu_time": "requests per ms of the whole GPU",
+    "surplus": "requests: value of the request beyond what it rents",
+}
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Hold the duals of a window program, in requests per ms of the whole resource, and how they came about.
+
+    `share`: the part of the window's total rent that memory bears, 0 .. 1: it binds where share > 0, GPU time where
+    share < 1. `value`: upper bound on the requests served. `slack`: all fit, so both prices are 0.
+    """
+
+    memory: float
+    gpu_time: float
+    share: float
+    value: float
+    slack: bool
+
+
+def window(memory: Floats, gpu_time: Floats, memory_ms: float, gpu_ms: float, shares: int = SHARES) -> Prices:
+    """Solve the window program by trying `shares` splits of the price between memory and GPU time.
+
+    memory, gpu_time: m_i and g_i in ms, shape [candidates]. Each split gives a valid upper bound by weak duality; the
+    least is returned. The error against the exact optimum is that of the grid only.
+    """
+    _check(memory_ms, gpu_ms)
+    if not len(memory):
+        return Prices(0.0, 0.0, 0.5, 0.0, True)
+    theta = np.linspace(0.0, 1.0, shares)[:, None]
+    values, scale = _knapsacks(theta * (memory / memory_ms) + (1.0 - theta) * (gpu_time / gpu_ms))
+    best = int(np.argmin(values))
+    return _prices(float(theta[best, 0]), float(values[best]), float(scale[best]), memory_ms, gpu_ms)
+
+
+def at_share(memory: Floats, gpu_time: Floats, memory_ms: float, gpu_ms: float, share: float) -> Prices:
+    """Return the best prices whose split is `share`, by one fractional knapsack; the value is a valid upper bound."""
+    _check(memory_ms, gpu_ms)
+    if not len(memory):
+        return Prices(0.0, 0.0, share, 0.0, True)
+    values, scale = _knapsacks((share * (memory / memory_ms) + (1.0 - share) * (gpu_time / gpu_ms))[None, :])
+    return _prices(share, float(values[0]), float(scale[0]), memory_ms, gpu_ms)
+
+
+def _knapsacks(costs: Floats) -> tuple[Floats, Floats]:
+    """Fill a knapsack of size 1 per row of costs, items worth 1; return values and 1 / marginal cost (0: all fit)."""
+    ordered = np.sort(costs, axis=1)
+    filled = np.cumsum(ordered, axis=1)
+    rows = np.arange(len(costs))
+    count = (filled <= 1.0).sum(axis=1)  # served whole
+    full = count < costs.shape[1]
+    marginal = np.minimum(count, costs.shape[1] - 1)
+    cost = ordered[rows, marginal]
+    before = np.where(count > 0, filled[rows, count - 1], 0.0)
+    part = np.divide(1.0 - before, cost, out=np.zeros(len(costs)), where=full)
+    scale = np.divide(1.0, cost, out=np.zeros(len(costs)), where=full)
+    return count + part, scale
+
+
+def _prices(share: float, value: float, scale: float, memory_ms: float, gpu_ms: float) -> Prices:
+    # The scale makes the marginal request break even: memory * m + gpu_time * g = 1.
+    return Prices(scale * share / memory_ms, scale * (1.0 - share) / gpu_ms, share, value, scale == 0.0)
+
+
+def waiting_prices(prices: Prices, window_ms: float, num_blocks: int) -> tuple[float, float]:
+    """Return the prices in ms of waiting: (per block and second, per ms of GPU time).
+
+    A request that the window does not serve waits at least until the next one, `window_ms` later; so one more request
+    served spares that much waiting. One block for one second is 1000 / num_blocks ms of the whole memory.
+    """
+    return prices.memory * window_ms * 1000.0 / num_blocks, prices.gpu_time * window_ms
+
+
+def solve(memory: Floats, gpu_time: Floats, memory_ms: float, gpu_ms: float) -> LPResult:
+    """Solve the window program exactly by HiGHS; `value` and `duals` as in `UNITS`, `primal["served"]` is y."""
+    clock = stopwatch()
+    _check(memory_ms, gpu_ms)
+    n = len(memory)
+    solved = Solved(OPTIMAL, 0.0, np.zeros(0), np.zeros(0), np.zeros(2), 0.0)
+    if n:
+        matrix = sparse.csc_matrix(np.stack((memory, gpu_time)))
+        right = np.array([memory_ms, gpu_ms])
+        solved = minimise(-np.ones(n), matrix, np.full(2, -np.inf), right, np.zeros(n), np.ones(n))
+    price = np.maximum(-solved.row_dual, 0.0)
+    surplus = np.maximum(1.0 - price[0] * memory - price[1] * gpu_time, 0.0)
+    bound = float(price @ [memory_ms, gpu_ms] + surplus.sum())
+    duals = {"memory": price[:1], "gpu_time": price[1:], "surplus": surplus}
+    return LPResult(solved.status, -solved.value, {"served": solved.x}, duals, bound, clock(), UNITS)
+
+
+def _check(memory_ms: float, gpu_ms: float) -> None:
+    if not (memory_ms > 0 and gpu_ms > 0):
+        raise ValueError(f"the window needs capacity above 0, not {memory_ms:g} ms of memory and {gpu_ms:g} ms of GPU.")
