@@ -6,7 +6,7 @@ import streamlit as st
 
 from ui import text
 
-st.set_page_config(page_title="Shadow Price", page_icon=":material/price_change:", layout="wide")
+st.set_page_config(page_title="Shadow Price", page_icon="static/icon.svg", layout="wide")
 
 page = st.navigation(
     [

@@ -69,9 +69,10 @@ def explain_terms(markdown: str, terms: tuple[str, ...]) -> str:
     """Wrap the first use of each glossary term in an `<abbr>` that keyboard and pointer can open."""
     for term in terms:
         meaning = html.escape(glossary()[term], quote=True)
+        # any capitals: a term may open its sentence
         markdown = re.sub(
-            rf"(?<![\w<]){re.escape(term)}(?!\w)",
-            f'<abbr title="{meaning}" tabindex="0">{term}</abbr>',
+            rf"(?i)(?<![\w<])({re.escape(term)})(?!\w)",
+            f'<abbr title="{meaning}" tabindex="0">\\1</abbr>',
             markdown,
             count=1,
         )

@@ -1,0 +1,83 @@
+"""The words of the site: complete, short, explained, and without a typed result."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from ui import text
+
+ROOT = Path(__file__).resolve().parent.parent
+BLOCKS = sorted(
+    str(path.relative_to(text.FOLDER).with_suffix(""))
+    for path in text.FOLDER.rglob("*.md")
+    if path.parent != text.FOLDER
+)
+NAMES_WITH_DIGITS = re.compile(r"P50|P99|95 % interval|arXiv \d+\.\d+|abs/\d+\.\d+|Apache-2\.0|V1|H100|LLM")
+"""Digits that are part of a name, not a result."""
+
+
+def typed_numbers(body: str) -> list[str]:
+    prose = re.sub(r"\{[^{}]*\}", "", body)
+    return re.findall(r"\d[\d.,]*", NAMES_WITH_DIGITS.sub("", prose))
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_block_types_no_result(name: str) -> None:
+    assert not typed_numbers(text.load(name).body), "numbers come from the run: use a {placeholder}"
+
+
+def test_typed_result_is_noticed() -> None:
+    assert typed_numbers("LP cuts the mean by 34 % at {load:.0f} %") == ["34"]
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_block_is_one_idea(name: str) -> None:
+    block = text.load(name)
+    assert block.level in {"everyone", "student", "engineer"}
+    assert len(block.body.split()) < 140
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_block_explains_terms_that_exist_and_are_used(name: str) -> None:
+    block = text.load(name)
+    for term in block.terms:
+        assert term in text.glossary(), f"{term!r} is missing in glossary.md"
+        assert f">{term.lower()}</abbr>" in text.explain_terms(block.body, (term,)).lower(), (
+            f"{term!r} is not in the block"
+        )
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_block_is_used_by_a_page(name: str) -> None:
+    sources = [*(ROOT / "pages").glob("*.py"), *(ROOT / "ui").glob("*.py"), ROOT / "shell.py"]
+    assert any(f'"{name}"' in path.read_text("utf-8") for path in sources), "a block that no page shows"
+
+
+def test_no_praise_and_no_shouting() -> None:
+    for name in BLOCKS:
+        assert not re.search(r"!(?!\[)|\b(amazing|powerful|blazing|revolutionary|seamless)\b", text.load(name).body), (
+            name
+        )
+
+
+def test_numbers_print_with_thin_space_and_true_minus() -> None:
+    formatter = text._Numbers()
+    assert formatter.format("{a:,} {b:+.1f} {c:.0f}", a=12345, b=-2.5, c=None) == "12\u2009345 −2.5 –"
+
+
+def test_missing_number_is_an_error() -> None:
+    with pytest.raises(KeyError):
+        text.fill("home/how_to_read", requests=1)
+
+
+def test_text_from_a_file_cannot_become_html() -> None:
+    assert "<script>" not in text.explain_terms(text.fill("home/one_of_a_kind", baseline="x"), ())
+
+
+def test_glossary_sentences_end() -> None:
+    assert text.glossary()
+    for term, meaning in text.glossary().items():
+        assert meaning.endswith("."), term

@@ -1,0 +1,207 @@
+"""The widgets of the race and their pact with the link: the link opens the page, widgets move it, both always agree."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import altair as alt
+import streamlit as st
+
+from engine import workload
+from ui import charts, run, text
+from ui.palette import Mode
+from ui.state import ERRORS, LOADS, MEMORIES, MOST_LANES, SEEDS, HomeState, decode, encode
+
+_FIELDS = ("preset", "lanes", "load", "memory", "error", "seed")
+_SCALES: Mapping[str, Sequence[int]] = {"load": LOADS, "memory": MEMORIES, "error": ERRORS, "seed": SEEDS}
+_THIN = "\u2009"
+
+
+def _key(field: str) -> str:
+    return f"home_{field}"
+
+
+def _put(state: HomeState) -> None:
+    for field in _FIELDS:
+        value = getattr(state, field)
+        st.session_state[_key(field)] = list(value) if field == "lanes" else value
+
+
+def _read(held: HomeState) -> HomeState:
+    """Return what the widgets say; one that is not on the page yet, or is empty, says what was held."""
+    said: dict[str, Any] = {field: st.session_state.get(_key(field)) for field in _FIELDS}
+    said["lanes"] = tuple(said["lanes"] or ()) or None
+    return HomeState(**{field: getattr(held, field) if value is None else value for field, value in said.items()})
+
+
+def settle() -> tuple[HomeState, str]:
+    """Return the state of this visit and a sentence about what its link got wrong ("" if nothing).
+
+    A moved widget wins over the link, because the browser may still send the link from before the move. Without a
+    move, a link that differs from the one written last was opened by the visitor (typed, or by going back).
+    """
+    presets, session = run.presets(), st.session_state
+    link = {key: tuple(st.query_params.get_all(key)) for key in st.query_params}
+    held: HomeState | None = session.get("home.state")
+    state = _read(held) if held is not None else None
+    if state is None or held is None or (state == held and link not in (session["home.link"], session["home.before"])):
+        state, session["home.note"] = decode(link, presets, run.preset_ids()[0], run.books())
+        _put(state)
+    elif state != held:
+        session["home.note"] = ""
+    wanted = encode(state, presets)
+    # The bare address is the default preset's link; it stays bare until something is chosen.
+    if link or state != presets[run.preset_ids()[0]]:
+        st.query_params.from_dict(wanted)
+        now = {key: (value,) for key, value in wanted.items()}
+    else:
+        now = link
+    session["home.before"] = link
+    session["home.link"], session["home.state"] = now, state
+    return state, session["home.note"]
+
+
+def restore_preset() -> None:
+    """Put every widget back to the chosen preset (a widget callback)."""
+    _put(run.presets()[st.session_state[_key("preset")]])
+
+
+def mode() -> Mode:
+    """Return whether the visitor sees the light or the dark theme."""
+    return "dark" if st.context.theme.type == "dark" else "light"
+
+
+def run_or_last_good(state: HomeState) -> tuple[run.Race, str]:
+    """Return the race of a state, or the last one that ran and the reason in a sentence."""
+    try:
+        race = run.race(state)
+    except (ValueError, LookupError) as error:
+        good: HomeState = st.session_state.get("home.good", run.presets()[state.preset])
+        return run.race(good), f"{error} The last race that could be run is shown."
+    st.session_state["home.good"] = state
+    return race, ""
+
+
+def say(note: str, trouble: str) -> None:
+    """Write what a link or a setting got wrong, with the way back."""
+    if not note and not trouble:
+        return
+    with st.container(key="home_note", horizontal=True, vertical_alignment="center", border=True):
+        st.markdown(_plain(" ".join(part for part in (note, trouble) if part)))
+        if trouble:
+            st.button("Restore preset", on_click=restore_preset, key="home_restore_now")
+
+
+def _plain(sentence: str) -> str:
+    """Escape what markdown would read as form."""
+    return re.sub(r"([\\`*_{}\[\]<>$#~:|])", r"\\\1", sentence)
+
+
+@st.fragment
+def distributions(race: run.Race) -> None:
+    """Show one measure's distributions; switching the measure reruns this part alone."""
+    measure = st.segmented_control(
+        "Measure",
+        list(run.MEASURES),
+        format_func=run.MEASURES.__getitem__,
+        default="latency",
+        required=True,
+        key="home_measure",
+        label_visibility="collapsed",
+    )
+    text.show("home/distributions")
+    panels(
+        charts.distributions(race, measure or "latency", mode()), charts.distributions_alt(race, measure or "latency")
+    )
+
+
+def panels(made: Mapping[str, alt.Chart], words: str) -> None:
+    """Show small multiples side by side, below each other on a phone; the first carries the words for all."""
+    for column, (name, chart) in zip(st.columns(max(len(made), 1)), made.items(), strict=False):
+        column.altair_chart(
+            chart, theme=None, alt=words if name == next(iter(made)) else f"{name}: as described before"
+        )
+
+
+def downloads(race: run.Race) -> None:
+    """Offer the run as two tables; they are written when asked for."""
+    stem = run.file_stem(race.state)
+    with st.container(horizontal=True):
+        st.download_button(
+            "Requests (CSV)",
+            lambda: run.requests_csv(race),
+            file_name=f"{stem}-requests.csv",
+            mime="text/csv",
+            on_click="ignore",
+            key="home_requests_csv",
+        )
+        st.download_button(
+            "Steps (CSV)",
+            lambda: run.steps_csv(race),
+            file_name=f"{stem}-steps.csv",
+            mime="text/csv",
+            on_click="ignore",
+            key="home_steps_csv",
+        )
+
+
+def preset_picker() -> None:
+    """Offer the presets; choosing one sets everything else to what it says."""
+    st.segmented_control(
+        "Preset",
+        run.preset_ids(),
+        format_func=lambda id: workload.scenario(id).title,
+        key=_key("preset"),
+        required=True,
+        on_change=restore_preset,
+        label_visibility="collapsed",
+    )
+
+
+def _scale(field: str, state: HomeState) -> list[int]:
+    """Return the marks of a scale, with the preset's own value and the current one among them."""
+    return sorted({*_SCALES[field], getattr(run.presets()[state.preset], field), getattr(state, field)})
+
+
+def experiment(state: HomeState) -> None:
+    """Offer what can be changed: lanes, load, memory, prediction error, seed."""
+    st.select_slider(
+        "Load",
+        _scale("load", state),
+        key=_key("load"),
+        format_func=lambda percent: f"{percent} %",
+        help="Arrival rate, in percent of what first come, first served completes when overloaded.",
+    )
+    st.select_slider(
+        "KV memory",
+        _scale("memory", state),
+        key=_key("memory"),
+        format_func=lambda blocks: f"{blocks:,}".replace(",", _THIN) + " blocks",
+        help="Blocks of KV cache on the GPU (num_gpu_blocks in vLLM).",
+    )
+    st.select_slider(
+        "Prediction error",
+        _scale("error", state),
+        key=_key("error"),
+        format_func=lambda hundredths: f"σ {hundredths / 100:.2f}",
+        help="Spread of the predicted output lengths: the predicted length is the true one times exp(σ Z).",
+    )
+    st.select_slider(
+        "Seed",
+        _scale("seed", state),
+        key=_key("seed"),
+        help="Fixes every random draw: the same seed gives every lane the same requests.",
+    )
+    st.multiselect(
+        "Lanes",
+        list(run.books()),
+        format_func=lambda id: run.books()[id].name,
+        key=_key("lanes"),
+        max_selections=MOST_LANES,
+        help="One to three rulebooks, side by side. An empty list keeps the last ones.",
+    )
+    st.button(
+        "Restore preset", on_click=restore_preset, disabled=state == run.presets()[state.preset], key="home_restore"
+    )

@@ -1,0 +1,261 @@
+"""The only cached way from a page to the simulator: settings in, an immutable race out."""
+
+from __future__ import annotations
+
+import csv
+import io
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+import engine
+from engine import metrics, profiles, rulebooks, workload
+from engine.policy import find
+from solvers import bounds
+from solvers.policies import lp_price
+from ui import text
+from ui.state import HomeState
+
+ORDER = ("rush_hour", "agents_and_documents", "quiet_hour", "burst_of_code")
+"""Presets in the order of the picker; scenarios that are not named here follow by id."""
+BASELINE = "vllm_v1"
+RECORD = ("requests", "steps", "scheduled", "moves", "blocks")
+MEASURES = {"latency": "Latency", "ttft": "Time to first token", "tbt": "Time between tokens"}
+
+_at_work = threading.BoundedSemaphore(2)
+
+
+@contextmanager
+def _turn() -> Iterator[None]:
+    """Let two runs compute at a time: more would only make every visitor wait for all of them."""
+    with _at_work:
+        yield
+
+
+@dataclass(frozen=True, eq=False)
+class Race:
+    """Hold one trace served under each lane's rulebook. Shared between visitors: never modified."""
+
+    state: HomeState
+    scenario: workload.Scenario
+    trace: engine.Trace
+    results: tuple[engine.Result, ...]
+    summaries: tuple[Mapping[str, float], ...]
+    """`metrics.summary` of each lane, over the requests that arrive after the warm-up."""
+    bound_us: np.ndarray[Any, Any]
+    """Instant before which no rulebook can have finished a request, one a request (`bounds.lone_service`)."""
+    service_us: np.ndarray[Any, Any]
+    """Least latency of a request under any rulebook, whenever it arrives."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the lanes."""
+        return tuple(result.rulebook.name for result in self.results)
+
+    @property
+    def baseline(self) -> int | None:
+        """Lane that the others are compared with: vLLM's own rules, if they run."""
+        return self.state.lanes.index(BASELINE) if BASELINE in self.state.lanes else None
+
+    @property
+    def compared(self) -> bool:
+        """Whether the baseline and another lane are both there."""
+        return self.baseline is not None and len(self.results) > 1
+
+    @property
+    def counted(self) -> np.ndarray[Any, Any]:
+        """Which requests arrive after the warm-up under every lane (a follow-up's arrival depends on the lane)."""
+        start = self.scenario.warmup_s * 1e6
+        return np.all([result.requests["arrival_us"] >= start for result in self.results], axis=0)  # type: ignore[index]
+
+
+def preset_ids() -> list[str]:
+    """Return the ids of the presets in the picker's order."""
+    known = workload.scenarios()
+    return [*(id for id in ORDER if id in known), *(id for id in known if id not in ORDER)]
+
+
+@cache
+def presets() -> Mapping[str, HomeState]:
+    """Return each preset's settings."""
+    states = {}
+    for id in preset_ids():
+        made = workload.scenario(id)
+        states[id] = HomeState(
+            preset=id,
+            lanes=made.lanes,
+            load=round(100 * made.load),
+            memory=int(made.server["num_gpu_blocks"]),
+            error=round(100 * made.sigma),
+            seed=0,
+        )
+    return states
+
+
+@cache
+def books() -> Mapping[str, engine.Rulebook]:
+    """Return every rulebook by id."""
+    return {id: rulebooks.load(id) for id in rulebooks.names()}
+
+
+@st.cache_resource(max_entries=32, ttl="2h", show_spinner=False)
+def _trace(preset: str, load: int, error: int, seed: int) -> engine.Trace:
+    return workload.generate(workload.scenario(preset), seed, load / 100, error / 100)
+
+
+def settings_of(state: HomeState) -> engine.Settings:
+    """Return the engine's knobs: the scenario's server with the memory of this state."""
+    server = dict(workload.scenario(state.preset).server)
+    server["num_gpu_blocks"] = state.memory
+    return engine.Settings(**server)
+
+
+@st.cache_resource(max_entries=32, ttl="2h", show_spinner=False)
+def _bounds(preset: str, load: int, memory: int, error: int, seed: int) -> tuple[Any, Any]:
+    trace = _trace(preset, load, error, seed)
+    settings = settings_of(HomeState(preset, (), load, memory, error, seed))
+    gpu = workload.scenario(preset).gpu()
+    finish = bounds.lone_service(trace, settings, gpu)
+    # without its conversation a request arrives when the trace says: what remains is its service alone
+    alone = replace(trace, after=None, think_us=None)
+    return finish, bounds.lone_service(alone, settings, gpu) - trace.arrival_us
+
+
+# cache_resource computes a key once even if many ask at the same time, and hands out the same object to all.
+@st.cache_resource(max_entries=24, ttl="2h", show_spinner=False)
+def _lane(
+    preset: str, load: int, memory: int, error: int, seed: int, book: str
+) -> tuple[engine.Result, Mapping[str, float]]:
+    state = HomeState(preset, (book,), load, memory, error, seed)
+    scenario = workload.scenario(preset)
+    trace = _trace(preset, load, error, seed)
+    with _turn():
+        result = engine.simulate(trace, settings_of(state), scenario.gpu(), books()[book], RECORD)
+    for part in (result.requests, result.steps, result.moves):
+        if part is not None:
+            part.flags.writeable = False
+    return result, metrics.summary(result, trace, scenario.warmup_s, scenario.slo)
+
+
+def race(state: HomeState) -> Race:
+    """Run (or recall) the race of a state; raise ValueError with a sentence if it cannot be run."""
+    key = (state.preset, state.load, state.memory, state.error, state.seed)
+    lanes = [_lane(*key, book) for book in state.lanes]
+    bound_us, service_us = _bounds(*key)
+    return Race(
+        state=state,
+        scenario=workload.scenario(state.preset),
+        trace=_trace(state.preset, state.load, state.error, state.seed),
+        results=tuple(result for result, _ in lanes),
+        summaries=tuple(summary for _, summary in lanes),
+        bound_us=bound_us,
+        service_us=service_us,
+    )
+
+
+def facts(race: Race) -> dict[str, Any]:
+    """Return the numbers and names that the words of the page are filled with."""
+    state, scenario = race.state, race.scenario
+
+    def extreme(key: str, largest: bool) -> tuple[str, float]:
+        values = [summary[key] for summary in race.summaries]
+        at = int(np.argmax(values) if largest else np.argmin(values))
+        return race.labels[at], values[at]
+
+    best, best_ms = extreme("mean_ms", largest=False)
+    worst, worst_ms = extreme("mean_ms", largest=True)
+    tail, tail_ms = extreme("p99_ms", largest=False)
+    tail_worst, tail_worst_ms = extreme("p99_ms", largest=True)
+    good, good_pct = extreme("goodput_pct", largest=True)
+    about = profiles.about(scenario.profile)
+    bound_ms = float(race.service_us[race.counted].mean()) / 1e3
+    return {
+        "estimated": text.fill("home/estimated") if scenario.estimated else "",
+        "bound_s": bound_ms / 1e3,
+        "bound_ratio": best_ms / bound_ms,
+        "requests": len(race.trace),
+        "counted": int(race.counted.sum()),
+        "duration_s": scenario.duration_s,
+        "warmup_s": scenario.warmup_s,
+        "seed": state.seed,
+        "sigma": state.error / 100,
+        "load": state.load,
+        "gpu": about["title"],
+        "baseline": books()[BASELINE].name,
+        "block_tokens": settings_of(state).block_size,
+        "best_label": best,
+        "best_mean_s": best_ms / 1e3,
+        "worst_label": worst,
+        "worst_mean_s": worst_ms / 1e3,
+        "tail_label": tail,
+        "tail_p99_s": tail_ms / 1e3,
+        "tail_worst_label": tail_worst,
+        "tail_worst_p99_s": tail_worst_ms / 1e3,
+        "good_label": good,
+        "good_percent": good_pct,
+        "ttft_limit_ms": scenario.slo["ttft_ms"],
+        "tpot_limit_ms": scenario.slo["tpot_ms"],
+    }
+
+
+def price_facts() -> dict[str, Any]:
+    """Return how the LP rule works, read from the rule itself."""
+    rule = find("order", books()["lp_prices"].order)
+    return {"refresh_ms": rule.every_ms, "window_s": lp_price.WINDOW_MS / 1e3}
+
+
+def measure_ms(race: Race, lane: int, measure: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Return (class id, ms) of a measure in a lane, warm-up left out: one entry a request, or one a gap for TBT."""
+    result, trace = race.results[lane], race.trace
+    classes = trace.class_id if trace.class_id is not None else np.zeros(len(trace), np.int64)
+    if measure == "tbt":
+        request, at_ms = metrics.token_times(result, trace)
+        same = request[1:] == request[:-1]
+        request, gaps = request[1:][same], np.diff(at_ms)[same]
+        kept = race.counted[request]
+        return classes[request[kept]], gaps[kept]
+    values = metrics.latency_ms(result) if measure == "latency" else metrics.ttft_ms(result)
+    return classes[race.counted], values[race.counted]
+
+
+def requests_csv(race: Race) -> str:
+    """Return one row a request and lane: what it asked for and what happened, times in microseconds."""
+    out = io.StringIO()
+    write = csv.writer(out, lineterminator="\n")
+    names = race.results[0].requests.dtype.names  # type: ignore[union-attr]
+    write.writerow(["rulebook", "request", "class", "prompt_tokens", "output_tokens", "predicted_tokens", *names])
+    trace = race.trace
+    for result in race.results:
+        columns = [
+            trace.class_id if trace.class_id is not None else np.zeros(len(trace), np.int64),
+            trace.prompt_tokens,
+            trace.output_tokens,
+            trace.predicted_tokens if trace.predicted_tokens is not None else trace.output_tokens,
+            *(result.requests[name] for name in names),  # type: ignore[index]
+        ]
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        write.writerows([result.rulebook.id, i, race.scenario.classes[row[0]], *row[1:]] for i, row in enumerate(rows))
+    return out.getvalue()
+
+
+def steps_csv(race: Race) -> str:
+    """Return one row a step and lane, times in microseconds."""
+    out = io.StringIO()
+    write = csv.writer(out, lineterminator="\n")
+    names = race.results[0].steps.dtype.names  # type: ignore[union-attr]
+    write.writerow(["rulebook", "step", *names])
+    for result in race.results:
+        rows = zip(*(result.steps[name].tolist() for name in names), strict=True)  # type: ignore[index]
+        write.writerows([result.rulebook.id, i, *row] for i, row in enumerate(rows))
+    return out.getvalue()
+
+
+def file_stem(state: HomeState) -> str:
+    """Return a file name that says the settings."""
+    return f"{state.preset}-load{state.load}-memory{state.memory}-error{state.error}-seed{state.seed}"
