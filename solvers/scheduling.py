@@ -28,6 +28,9 @@ UNITS = {
 TOLERANCE = 1e-7
 """Relative gap between primal and dual value below which a horizon counts as long enough."""
 
+MOST_SLOTS, MOST_ENTRIES = 2_000_000, 20_000_000
+"""Limits that keep a mistaken unit from filling the memory of the host: slots, and entries of the matrix."""
+
 
 @dataclass(frozen=True, eq=False)
 class Instance:
@@ -62,6 +65,8 @@ def instance(arrival: ArrayLike, prompt: ArrayLike, output: ArrayLike, memory: f
     sizes = {name: len(column) for name, column in columns.items()}
     if len(set(sizes.values())) != 1:
         raise ValueError(f"arrival, prompt and output must be equally long, not {', '.join(map(str, sizes.values()))}.")
+    if len(columns["arrival"]) and columns["arrival"].max() + columns["output"].sum() > MOST_SLOTS:
+        raise ValueError(f"the instance spans more than {MOST_SLOTS:,} slots; use longer slots or fewer requests.")
     if not np.isfinite(memory) or memory <= 0:
         raise ValueError(f"memory must be a positive number, not {memory!r}.")
     return Instance(columns["arrival"], columns["prompt"], columns["output"], float(memory))
@@ -83,7 +88,7 @@ def fifo_starts(wanted: Instance) -> Ints:
         need = wanted.prompt[i] + np.arange(1, o + 1)
         while True:
             if k + o + 1 >= len(held):
-                held = np.concatenate((held, np.zeros(len(held) + o)))
+                held = np.concatenate((held, np.zeros(k + o + len(held))))
             over = np.flatnonzero(held[k + 1 : k + o + 1] + need > wanted.memory)
             if not len(over):
                 break
@@ -217,6 +222,8 @@ def _solve_types(
     arrived: list[float] = []
     blocks: list[tuple[int, int]] = []
     column = 0
+    if sum(slots * int(wanted.output[members[0]]) for members in types.members) > MOST_ENTRIES:
+        raise ValueError("the program is too large: use longer slots or fewer distinct (prompt, output) pairs.")
     for members in types.members:
         s, o = int(wanted.prompt[members[0]]), int(wanted.output[members[0]])
         times, counts = np.unique(wanted.arrival[members], return_counts=True)

@@ -107,6 +107,14 @@ def test_a_request_above_the_memory_is_infeasible_not_an_error() -> None:
         assert solve([0], [4], [3], 6).status == "infeasible"
 
 
+def test_a_late_arrival_only_shifts_the_clock() -> None:
+    assert (
+        scheduling.solve([9000, 9000], [2, 2], [2, 2], 4).value
+        == scheduling.solve([0, 0], [2, 2], [2, 2], 4).value
+        == 6
+    )
+
+
 def test_no_requests_have_no_latency() -> None:
     assert scheduling.solve([], [], [], 6).value == 0
 
@@ -128,6 +136,8 @@ def test_time_limit_is_a_status_with_a_valid_bound() -> None:
         (([0, 0], [1, 1], [1, 0], 6), "output must be at least 1"),
         (([0.5], [1], [1], 6), "whole numbers"),
         (([0], [1, 1], [1], 6), "equally long"),
+        (([3_000_000], [1], [1], 6), "more than 2,000,000 slots"),
+        (([1_000_000], [1], [50], 60), "too large"),
         (([0], [1], [1], 0), "memory must be a positive number"),
         (([0], [1], [float("nan")], 3), "whole numbers"),
     ],
