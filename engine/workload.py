@@ -176,7 +176,11 @@ def _by_class(kind: Ints, document: tuple[float, float], chat: tuple[float, floa
 
 
 def _agents(streams: list[Generator], rate: float, duration_s: float, sigma: float) -> Trace:
-    """Draw conversations as a Poisson stream; each turn's prompt is all that was said before plus new text."""
+    """Draw conversations as a Poisson stream; each turn's prompt is all that was said before plus new text.
+
+    Turns that could not arrive within the duration even if every answer took no time are left out: the same rows under
+    every rulebook, and no long empty end in which the last conversations think.
+    """
     # arrivals at rate 1, scaled: another load keeps every conversation and moves it
     n = int(rate * duration_s + 10 * np.sqrt(rate * duration_s) + 20)
     start = np.cumsum(streams[0].standard_exponential(n)) / rate
@@ -206,18 +210,24 @@ def _agents(streams: list[Generator], rate: float, duration_s: float, sigma: flo
         LOOP_GAP_S[0] * np.exp(LOOP_GAP_S[1] * streams[5].standard_normal(len(session))),
         CHAT_THINK_S * streams[6].standard_exponential(len(session)),
     )
+    gap_s[first] = 0.0
+    waited = np.cumsum(gap_s)
+    kept = start[session] + waited - waited[first][session] < duration_s
+    predicted = predict(output, sigma, streams[7])
+    tool = np.where((of == 2) & more, np.floor(streams[8].random(len(session)) * TOOLS), -1).astype(np.int64)
+    session, of, length, prompt, output, turn = (x[kept] for x in (session, of, length, prompt, output, turn))
     # row i waits for row i - 1 of its conversation; the gap is the think time or the tool's run time
     return Trace(
         arrival_us=np.floor(start[session] * 1e6).astype(np.int64),
         prompt_tokens=prompt,
         output_tokens=output,
-        predicted_tokens=predict(output, sigma, streams[7]),
+        predicted_tokens=predicted[kept],
         block_hashes=_identities(session, of, length),
         class_id=np.array([DOCUMENT, CHAT, AGENT_TURN])[of],
         session=session,
-        tool=np.where((of == 2) & more, np.floor(streams[8].random(len(session)) * TOOLS), -1).astype(np.int64),
+        tool=tool[kept],
         after=np.where(turn > 0, np.arange(len(session)) - 1, -1),
-        think_us=np.where(turn > 0, np.floor(gap_s * 1e6), -1).astype(np.int64),
+        think_us=np.where(turn > 0, np.floor(gap_s[kept] * 1e6), -1).astype(np.int64),
     )
 
 
