@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 
 import streamlit as st
 
-from ui import warm
+from ui import text, warm
 
 
 @contextlib.asynccontextmanager
@@ -17,4 +18,11 @@ async def lifespan(app: st.App) -> AsyncIterator[None]:
     yield
 
 
-app = st.App("shell.py", lifespan=lifespan)
+def went_wrong(error: Exception) -> bool:
+    """Show one sentence instead of a trace; the trace goes to the log."""
+    logging.getLogger(__name__).error("A page failed.", exc_info=error)
+    text.show("home/went_wrong")
+    return True
+
+
+app = st.App("shell.py", lifespan=lifespan, on_script_error=went_wrong)

@@ -1,11 +1,16 @@
-"""Charts that are read rather than watched: a race in, an Altair chart and its words for a screen reader out.
+"""Charts that are read rather than watched: a race in, Vega-Lite panels and their words for a screen reader out.
 
 A policy is a line with its own colour, dash and marker and its name beside it, because colour alone never suffices.
+Altair builds each form once (30-100 ms with the interpreter lock held) without data; a run then only brings its rows
+and its axis ends.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import altair as alt
@@ -24,10 +29,27 @@ FEWEST = 20
 """A class with fewer requests than this gets no curve of its own."""
 
 
-def styled(chart: Any, mode: Mode) -> Any:
-    """Give a chart the site's type and quiet grid."""
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """One chart: a Vega-Lite specification without data, and its rows."""
+
+    spec: Mapping[str, Any]
+    rows: pd.DataFrame
+
+
+Look = tuple[tuple[str, str], ...]
+"""Name and palette token of each lane."""
+
+
+def look(race: Race) -> Look:
+    """Return how the lanes of a race are drawn."""
+    return tuple((result.rulebook.name, result.rulebook.about["color"]) for result in race.results)
+
+
+def finished(chart: Any, mode: Mode) -> dict[str, Any]:
+    """Return the specification of a chart with the site's type and quiet grid."""
     ink, muted, grid = (palette.colour(token, mode) for token in ("ink", "muted", "grid"))
-    return (
+    styled = (
         chart.configure(font=FONT, background="transparent")
         .configure_view(stroke=None)
         .configure_legend(labelFont=FONT)
@@ -41,32 +63,38 @@ def styled(chart: Any, mode: Mode) -> Any:
             titleFontSize=13,
             titleFontWeight="normal",
         )
-        .configure_header(labelColor=ink, labelFontSize=14, labelFontWeight=600, title=None, labelAnchor="start")
-        .configure_title(color=ink, fontSize=14, anchor="start")
+        .configure_title(color=ink, fontSize=14, anchor="start", subtitleColor=muted, subtitleFontSize=13)
     )
+    spec: dict[str, Any] = styled.to_dict()
+    return spec
 
 
-def _scales(race: Race, mode: Mode) -> dict[str, Any]:
-    """Return colour, dash and shape encodings by rulebook name; the legend is the names beside the lines."""
-    tokens = [result.rulebook.about["color"] for result in race.results]
-    lines = [palette.line(token) for token in tokens]
-    names = list(race.labels)
+def placed(spec: Mapping[str, Any], title: str, subtitle: str = "", **domains: tuple[float, float]) -> dict[str, Any]:
+    """Return a copy of a specification with its title and the ends of its axes (`x=(low, high)`)."""
+    own = copy.deepcopy(dict(spec))
+    own["title"] = {"text": title, "subtitle": subtitle} if subtitle else {"text": title}
+    for layer in own["layer"]:
+        for channel, ends in domains.items():
+            if "field" in layer["encoding"].get(channel, {}):
+                layer["encoding"][channel].setdefault("scale", {})["domain"] = list(ends)
+    return own
+
+
+def _scales(lanes: Look, mode: Mode) -> dict[str, Any]:
+    """Return colour, dash, width and shape by rulebook; the legend is the names beside the lines."""
+    names = [name for name, _ in lanes]
+    lines = [palette.line(token) for _, token in lanes]
+    colours = [palette.colour(token, mode) for _, token in lanes]
     dashes = [list(line.dash) or [1, 0] for line in lines]
+
+    def scale(values: list[Any]) -> alt.Scale:
+        return alt.Scale(domain=names, range=values)
+
     return {
-        "color": alt.Color(
-            "rulebook:N", scale=alt.Scale(domain=names, range=[palette.colour(t, mode) for t in tokens]), legend=None
-        ),
-        "dash": alt.StrokeDash(
-            "rulebook:N",
-            scale=alt.Scale(domain=names, range=dashes),
-            legend=None,
-        ),
-        "width": alt.StrokeWidth(
-            "rulebook:O", sort=names, scale=alt.Scale(domain=names, range=[line.width for line in lines]), legend=None
-        ),
-        "shape": alt.Shape(
-            "rulebook:N", scale=alt.Scale(domain=names, range=[line.marker or "circle" for line in lines]), legend=None
-        ),
+        "color": alt.Color("rulebook:N", scale=scale(colours), legend=None),
+        "dash": alt.StrokeDash("rulebook:N", scale=scale(dashes), legend=None),
+        "width": alt.StrokeWidth("rulebook:O", sort=names, scale=scale([line.width for line in lines]), legend=None),
+        "shape": alt.Shape("rulebook:N", scale=scale([line.marker or "circle" for line in lines]), legend=None),
     }
 
 
@@ -85,62 +113,60 @@ def distribution_frame(race: Race, measure: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["rulebook", "class", "share", "value"])
 
 
-def distributions(race: Race, measure: str, mode: Mode = "light") -> dict[str, alt.Chart]:
-    """Draw, by request class, which share had been served after how long (log scale); the same axes for all."""
-    frame = distribution_frame(race, measure)
-    frame = frame[frame["value"] > 0]
-    scales = _scales(race, mode)
+NAME_HEIGHTS = (28.0, 60.0, 12.0)
+"""Percentile at which each lane's name hangs on its curve: heights of their own, so that names never overprint."""
+
+
+@cache
+def _distribution_form(lanes: Look, measure: str, named: bool, mode: Mode) -> dict[str, Any]:
+    scales = _scales(lanes, mode)
     title = f"{run.MEASURES[measure]} ({'ms' if measure == 'tbt' else 's'})"
-    # half a percent at the fast end would stretch the axis for nobody
-    domain = (
-        [float(frame[frame["share"] >= 1.0]["value"].min()), float(frame["value"].max())] if len(frame) else [1, 10]
-    )
     x = alt.X(
         "value:Q",
-        scale=alt.Scale(type="log", nice=False, domain=domain, clamp=True),
+        scale=alt.Scale(type="log", nice=False, clamp=True),
         axis=alt.Axis(title=title, tickCount=4, format="~g", labelOverlap=True),
     )
     y = alt.Y("share:Q", axis=alt.Axis(title="% at most this long", tickCount=4), scale=alt.Scale(domain=[0, 100]))
-    panels = {}
+    base = alt.Chart().encode(x=x, y=y, color=scales["color"])
+    curves = base.mark_line(interpolate="monotone").encode(strokeDash=scales["dash"], strokeWidth=scales["width"])
+    marks = (
+        base.transform_filter("datum.share == 50 || datum.share == 99")
+        .mark_point(filled=True, size=55, opacity=1)
+        .encode(
+            shape=scales["shape"],
+            tooltip=[
+                alt.Tooltip("rulebook:N", title="Rulebook"),
+                alt.Tooltip("share:Q", title="Percentile"),
+                alt.Tooltip("value:Q", title=title, format=",.2f"),
+            ],
+        )
+    )
+    layers = [curves, marks]
+    if named:
+        layers.append(
+            base.transform_filter("datum.named")
+            .mark_text(fontSize=13, fontWeight=600, align="left", dx=8)
+            .encode(text="rulebook:N")
+        )
+    return finished(alt.layer(*layers).properties(height=230), mode)
+
+
+def distributions(race: Race, measure: str, mode: Mode = "light") -> dict[str, Panel]:
+    """Draw, by request class, which share had been served after how long (log scale); the same axes for all."""
+    frame = distribution_frame(race, measure)
+    frame = frame[frame["value"] > 0]
+    if not len(frame):
+        return {}
+    frame["named"] = frame["share"] == frame["rulebook"].map(dict(zip(race.labels, NAME_HEIGHTS, strict=False)))
+    # half a percent at the fast end would stretch the axis for nobody
+    ends = (float(frame[frame["share"] >= 1.0]["value"].min()), float(frame["value"].max()))
+    panels: dict[str, Panel] = {}
     for name in race.scenario.classes:
         own = frame[frame["class"] == name]
-        if not len(own):
-            continue
-        lines = (
-            alt.Chart(own)
-            .mark_line(interpolate="monotone")
-            .encode(x=x, y=y, color=scales["color"], strokeDash=scales["dash"], strokeWidth=scales["width"])
-        )
-        marks = (
-            alt.Chart(own[own["share"].isin([50.0, 99.0])])
-            .mark_point(filled=True, size=55, opacity=1)
-            .encode(
-                x=x,
-                y=y,
-                color=scales["color"],
-                shape=scales["shape"],
-                tooltip=[
-                    alt.Tooltip("rulebook:N", title="Rulebook"),
-                    alt.Tooltip("share:Q", title="Percentile"),
-                    alt.Tooltip("value:Q", title=title, format=",.2f"),
-                ],
-            )
-        )
-        layers = [lines, marks]
-        if not panels:
-            layers.append(
-                alt.Chart(_names(own, race.labels))
-                .mark_text(fontSize=13, fontWeight=600, align="left", dx=8)
-                .encode(x=x, y=y, text="rulebook:N", color=scales["color"])
-            )
-        panels[name] = styled(alt.layer(*layers).properties(title=name, height=230), mode)
+        if len(own):
+            form = _distribution_form(look(race), measure, not panels, mode)
+            panels[name] = Panel(placed(form, name, x=ends), own.drop(columns="class"))
     return panels
-
-
-def _names(curves: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
-    """Return where each lane's name hangs: on its curve, at a height of its own, so that names never overprint."""
-    heights = dict(zip(labels, (28.0, 60.0, 12.0), strict=False))
-    return curves[curves["share"] == curves["rulebook"].map(heights)]
 
 
 def distributions_alt(race: Race, measure: str) -> str:
@@ -180,46 +206,52 @@ def difference_frame(race: Race) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-def helped_and_hurt(race: Race, mode: Mode = "light") -> dict[str, alt.Chart]:
-    """Draw, by lane, each request's gain or loss against the baseline over the length of its prompt."""
-    frame = difference_frame(race)
-    ink, muted = palette.colour("ink", mode), palette.colour("muted", mode)
-    present = [name for name in race.scenario.classes if name in set(frame["class"])]
-    tokens = [palette.CLASSES[race.scenario.classes.index(name) % len(palette.CLASSES)][0] for name in present]
-    colours = alt.Scale(domain=present, range=[palette.colour(token, mode) for token in tokens])
-    shapes = alt.Scale(domain=present, range=["circle", "square", "diamond", "triangle-up"][: len(present)])
+@cache
+def _difference_form(kinds: tuple[tuple[str, str], ...], mode: Mode) -> dict[str, Any]:
+    ink = palette.colour("ink", mode)
+    names = [name for name, _ in kinds]
+    colours = alt.Scale(domain=names, range=[palette.colour(token, mode) for _, token in kinds])
+    shapes = alt.Scale(domain=names, range=["circle", "square", "diamond", "triangle-up"][: len(names)])
     legend = alt.Legend(
         title=None, orient="bottom", labelFontSize=13, labelColor=ink, symbolOpacity=1, symbolSize=70, columns=4
     )
     x = alt.X(
         "prompt:Q",
-        scale=alt.Scale(type="log", nice=False, domain=[float(frame["prompt"].min()), float(frame["prompt"].max())]),
+        scale=alt.Scale(type="log", nice=False),
         axis=alt.Axis(title="Prompt (tokens)", tickCount=4, format="~g"),
     )
-    y = alt.Y(
-        "later:Q",
-        scale=alt.Scale(domain=[float(frame["later"].min()), float(frame["later"].max())]),
-        axis=alt.Axis(title="Seconds later (+) or sooner (−)", tickCount=5),
+    y = alt.Y("later:Q", axis=alt.Axis(title="Seconds later (+) or sooner (−)", tickCount=5))
+    dots = (
+        alt.Chart()
+        .mark_point(filled=True, size=16, opacity=0.5)
+        .encode(
+            x=x,
+            y=y,
+            color=alt.Color("class:N", scale=colours, legend=legend),
+            shape=alt.Shape("class:N", scale=shapes, legend=legend),
+        )
     )
+    zero = alt.Chart().mark_rule(color=ink).encode(y=alt.datum(0))
+    return finished(alt.layer(dots, zero).properties(height=280), mode)
+
+
+def helped_and_hurt(race: Race, mode: Mode = "light") -> dict[str, Panel]:
+    """Draw, by lane, each request's gain or loss against the baseline over the length of its prompt."""
+    frame = difference_frame(race)
+    present = set(frame["class"])
+    kinds = tuple(
+        (name, palette.CLASSES[kind % len(palette.CLASSES)][0])
+        for kind, name in enumerate(race.scenario.classes)
+        if name in present
+    )
+    form = _difference_form(kinds, mode)
+    x = (float(frame["prompt"].min()), float(frame["prompt"].max()))
+    y = (min(float(frame["later"].min()), -0.1), max(float(frame["later"].max()), 0.1))
     panels = {}
     for name in dict.fromkeys(frame["rulebook"]):
-        own = frame[frame["rulebook"] == name]
-        dots = (
-            alt.Chart(own)
-            .mark_point(filled=True, size=16, opacity=0.5)
-            .encode(
-                x=x,
-                y=y,
-                color=alt.Color("class:N", scale=colours, legend=legend),
-                shape=alt.Shape("class:N", scale=shapes, legend=legend),
-            )
-        )
-        zero = alt.Chart(pd.DataFrame({"later": [0.0]})).mark_rule(color=ink).encode(y=y)
+        own = frame[frame["rulebook"] == name].drop(columns="rulebook")
         sooner, later = float((own["later"] < 0).mean() * 100), float((own["later"] > 0).mean() * 100)
-        title = alt.TitleParams(
-            name, subtitle=f"{sooner:.0f} % sooner, {later:.0f} % later", subtitleColor=muted, subtitleFontSize=13
-        )
-        panels[name] = styled(alt.layer(zero, dots).properties(title=title, height=280), mode)
+        panels[name] = Panel(placed(form, name, f"{sooner:.0f} % sooner, {later:.0f} % later", x=x, y=y), own)
     return panels
 
 
@@ -248,26 +280,27 @@ def goodput_frame(race: Race) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["rulebook", "class", "percent"])
 
 
-def goodput(race: Race, mode: Mode = "light") -> dict[str, alt.Chart]:
+@cache
+def _goodput_form(lanes: Look, mode: Mode) -> dict[str, Any]:
+    scales = _scales(lanes, mode)
+    names = [name for name, _ in lanes]
+    base = alt.Chart().encode(y=alt.Y("rulebook:N", sort=names, axis=None), color=scales["color"])
+    x = alt.X("percent:Q", scale=alt.Scale(domain=[0, 125]), axis=None)
+    stem = base.mark_bar(height=3).encode(x=x)
+    dot = base.mark_point(filled=True, size=80, opacity=1).encode(x=x, shape=scales["shape"])
+    number = base.mark_text(align="left", dx=9, dy=1, fontSize=13).encode(x=x, text=alt.Text("percent:Q", format=".0f"))
+    label = base.mark_text(align="left", dy=-13, fontSize=13).encode(x=alt.value(0), text="rulebook:N")
+    return finished(alt.layer(stem, dot, number, label).properties(height=46 * len(names)), mode)
+
+
+def goodput(race: Race, mode: Mode = "light") -> dict[str, Panel]:
     """Draw, by request class, the share that met its limits, a row a lane."""
     frame = goodput_frame(race)
-    scales = _scales(race, mode)
-    muted = palette.colour("muted", mode)
-    panels = {}
-    for name in dict.fromkeys(frame["class"]):
-        base = alt.Chart(frame[frame["class"] == name]).encode(y=alt.Y("rulebook:N", sort=list(race.labels), axis=None))
-        x = alt.X("percent:Q", scale=alt.Scale(domain=[0, 125]), axis=None)
-        stem = base.mark_bar(height=3).encode(x=x, color=scales["color"])
-        dot = base.mark_point(filled=True, size=80, opacity=1).encode(x=x, color=scales["color"], shape=scales["shape"])
-        number = base.mark_text(align="left", dx=9, dy=1, fontSize=13, color=muted).encode(
-            x=x, text=alt.Text("percent:Q", format=".0f")
-        )
-        label = base.mark_text(align="left", dy=-13, fontSize=13).encode(
-            x=alt.value(0), text="rulebook:N", color=scales["color"]
-        )
-        layers = alt.layer(stem, dot, number, label)
-        panels[name] = styled(layers.properties(title=name, height=46 * len(race.labels)), mode)
-    return panels
+    form = _goodput_form(look(race), mode)
+    return {
+        name: Panel(placed(form, name), frame[frame["class"] == name].drop(columns="class"))
+        for name in dict.fromkeys(frame["class"])
+    }
 
 
 def goodput_alt(race: Race) -> str:

@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import altair as alt
 import streamlit as st
 
 from engine import workload
@@ -117,12 +116,11 @@ def distributions(race: run.Race) -> None:
     )
 
 
-def panels(made: Mapping[str, alt.Chart], words: str) -> None:
+def panels(made: Mapping[str, charts.Panel], words: str) -> None:
     """Show small multiples side by side, below each other on a phone; the first carries the words for all."""
-    for column, (name, chart) in zip(st.columns(max(len(made), 1)), made.items(), strict=False):
-        column.altair_chart(
-            chart, theme=None, alt=words if name == next(iter(made)) else f"{name}: as described before"
-        )
+    for column, (name, panel) in zip(st.columns(max(len(made), 1)), made.items(), strict=False):
+        said = words if name == next(iter(made)) else f"{name}, described with the first chart of this row"
+        column.vega_lite_chart(panel.rows, dict(panel.spec), theme=None, alt=said)
 
 
 def downloads(race: run.Race) -> None:
@@ -158,6 +156,12 @@ def preset_picker() -> None:
         on_change=restore_preset,
         label_visibility="collapsed",
     )
+
+
+def intent(state: HomeState) -> None:
+    """Say what the preset is about, and whether it has been changed."""
+    changed = " *Changed by you.*" if state != run.presets()[state.preset] else ""
+    st.markdown(workload.scenario(state.preset).sentence + changed, width=310)
 
 
 def _scale(field: str, state: HomeState) -> list[int]:

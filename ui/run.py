@@ -25,6 +25,8 @@ from ui.state import HomeState
 ORDER = ("rush_hour", "agents_and_documents", "quiet_hour", "burst_of_code")
 """Presets in the order of the picker; scenarios that are not named here follow by id."""
 BASELINE = "vllm_v1"
+TIE_PERCENT = 1.0
+"""Mean latencies closer than this are told as no difference; fixed before any run was looked at."""
 RECORD = ("requests", "steps", "scheduled", "moves", "blocks")
 MEASURES = {"latency": "Latency", "ttft": "Time to first token", "tbt": "Time between tokens"}
 
@@ -172,7 +174,8 @@ def facts(race: Race) -> dict[str, Any]:
     worst, worst_ms = extreme("mean_ms", largest=True)
     tail, tail_ms = extreme("p99_ms", largest=False)
     tail_worst, tail_worst_ms = extreme("p99_ms", largest=True)
-    good, good_pct = extreme("goodput_pct", largest=True)
+    _, good_pct = extreme("goodput_pct", largest=True)
+    _, poor_pct = extreme("goodput_pct", largest=False)
     about = profiles.about(scenario.profile)
     bound_ms = float(race.service_us[race.counted].mean()) / 1e3
     return {
@@ -197,8 +200,9 @@ def facts(race: Race) -> dict[str, Any]:
         "tail_p99_s": tail_ms / 1e3,
         "tail_worst_label": tail_worst,
         "tail_worst_p99_s": tail_worst_ms / 1e3,
-        "good_label": good,
         "good_percent": good_pct,
+        "poor_percent": poor_pct,
+        "spread_percent": 100.0 * (worst_ms / best_ms - 1.0),
         "ttft_limit_ms": scenario.slo["ttft_ms"],
         "tpot_limit_ms": scenario.slo["tpot_ms"],
     }

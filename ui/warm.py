@@ -17,7 +17,6 @@ def up() -> float:
     start = time.perf_counter()
     import altair  # noqa: F401
     import pandas  # noqa: F401
-    import pyarrow  # noqa: F401
 
     from ui import charts, controls, player, run, text  # noqa: F401
 

@@ -1,0 +1,37 @@
+"""Write docs/images: the race as a visitor sees it. Run with `make shots`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from tests.browser import serve
+
+FOLDER = serve.ROOT / "docs" / "images"
+SHOTS = {
+    "race-1440-light": (1440, 1000, "light"),
+    "race-1440-dark": (1440, 1000, "dark"),
+    "race-390-light": (390, 844, "light"),
+    "race-1920-light": (1920, 1080, "light"),
+}
+
+
+def main(folder: Path = FOLDER, query: str = "", seconds: float = 9.0) -> None:
+    """Take each picture after the race has played for some seconds."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with serve.server() as address, serve.browser() as browser:
+        for name, (width, height, scheme) in SHOTS.items():
+            page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)  # type: ignore[arg-type]
+            complaints = serve.watch(page)
+            page.goto(f"{address}/{query}")
+            page.get_by_text("Take the run with you").first.wait_for(timeout=60_000)
+            page.wait_for_timeout(seconds * 1000)
+            page.screenshot(path=folder / f"{name}.png")
+            print(name, *complaints)
+            page.close()
+
+
+if __name__ == "__main__":
+    if serve.chromium() is None:
+        sys.exit(serve.NO_BROWSER)
+    main(*(Path(argument) for argument in sys.argv[1:2]))
