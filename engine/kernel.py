@@ -28,11 +28,11 @@ BLK_COLUMNS = 16
 # Entries of `State.now`, int64.
 T, STEP, N_RUN, LINE_HEAD, N_LINE, N_FREE, N_HEAP, SEQ_NO, NEXT_STATIC, N_COMING = range(10)
 N_FRESH, FINISHED_SINCE, NEXT_REFRESH, N_SCHED, FIRST_SCHED, N_MOVES, N_EVENTS, EVICTED, PREEMPTED = range(10, 19)
-HIT_TOKENS, N_LISTED, SORTED_AT, SHARED = range(19, 23)
-NOW_ENTRIES = 23
+HIT_TOKENS, N_LISTED, SORTED_AT, SHARED, LAST_FINISH = range(19, 24)
+NOW_ENTRIES = 24
 
 # What `advance` returns.
-ALL_DONE, ASK_RULES, GROW_LOGS, STEP_LIMIT = 0, 1, 2, 3
+ALL_DONE, ASK_RULES, GROW_LOGS, STEP_LIMIT, STALLED = 0, 1, 2, 3, 4
 
 CANDIDATES = 65  # a scan of the waiting line keeps this many at most
 
@@ -62,6 +62,7 @@ class Config(NamedTuple):
     classes: int
     ask_fresh: int
     ask_finish: int
+    patience: int  # steps without a finish after which the run counts as stalled
     keep_steps: int
     keep_scheduled: int
     keep_moves: int
@@ -906,6 +907,7 @@ def _finish_step(c, p, s):
         _release(c, req, s.table, s.pool, s.index, s.logs, i, req[i, TOOL])
         gone += 1
         now[FINISHED_SINCE] = 1
+        now[LAST_FINISH] = now[STEP]
         flow = s.flow
         for k in range(flow.child_at[i], flow.child_at[i + 1]):
             child = flow.child[k]
@@ -965,6 +967,8 @@ def advance(c, p, s, max_steps):
             return ASK_RULES
         if now[STEP] >= max_steps:
             return STEP_LIMIT
+        if now[STEP] - now[LAST_FINISH] > c.patience:
+            return STALLED
         full = c.keep_steps and now[STEP] + 1 >= len(logs.steps)
         full |= c.keep_scheduled and (now[STEP] + 2 >= len(logs.sched_at) or now[N_SCHED] + most + 1 >= len(logs.sched))
         full |= c.keep_moves and now[N_MOVES] + 3 * most + 3 >= len(logs.moves)

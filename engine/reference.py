@@ -101,6 +101,7 @@ class Server:
         self.t_us = self.releases = self.step = 0
         self.fresh: list[int] = []
         self.finished_since = False
+        self.last_finish = 0
         self.next_refresh_us = 0
         self.log_steps: list[tuple[int, ...]] = []
         self.log_scheduled: list[list[tuple[int, int]]] = []
@@ -122,6 +123,8 @@ class Server:
                 return False
             if self.step >= max_steps:
                 return True
+            if self.step - self.last_finish > self.wants.patience:
+                raise self.wants.stalled(self.wants.patience)
             self._step()
 
     def _enqueue_arrivals(self) -> None:
@@ -270,6 +273,7 @@ class Server:
                 self._release(r, pin=r.calls_tool)
                 self.running.remove(r)
                 self.finished_since = True
+                self.last_finish = self.step
                 for child in self.children.get(row, []):
                     think = max(int(self.trace.think_us[child]) if self.trace.think_us is not None else 0, 0)
                     self.coming.append((max(int(self.trace.arrival_us[child]), end + think), child))

@@ -46,6 +46,16 @@ CENSUS_SECONDS = 4096
 NEVER_US = 2**62
 
 
+class Stalled(ValueError):
+    """No request finishes any more: requests of equal standing preempt each other in a circle, as vLLM's would."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__(
+            f"no request finished in {steps} steps: the running requests preempt each other in a circle; "
+            "reserve the full sequence at admission, give more blocks or use another victim rule."
+        )
+
+
 @dataclass(frozen=True)
 class Wants:
     """What the rulebook makes a server do; derived once, shared by the kernel and the reference twin."""
@@ -57,6 +67,8 @@ class Wants:
     fresh: bool
     finish: bool
     census: bool
+    patience: int
+    stalled: type[Exception] = Stalled
     census_seconds: int = CENSUS_SECONDS
 
 
@@ -107,6 +119,7 @@ class Run:
             fresh=any(p.refresh != "never" for p in (self.order, self.victim)),
             finish=any(p.refresh == "on_finish" for p in self.rules),
             census=self.evict.census,
+            patience=10_000 + 20 * int((trace.prompt_tokens + trace.output_tokens).max(initial=0)),
         )
         self.server = (server or KernelServer)(trace, settings, profile, rulebook, self.wants)
         if isinstance(self.server, KernelServer):
@@ -332,6 +345,7 @@ class KernelServer:
             classes=wants.classes,
             ask_fresh=int(wants.fresh),
             ask_finish=int(wants.finish),
+            patience=wants.patience,
             keep_steps=0,
             keep_scheduled=0,
             keep_moves=0,
@@ -352,6 +366,8 @@ class KernelServer:
     def advance(self, max_steps: int) -> bool:
         while True:
             code = kernel.advance(self.config, self.coefficients, self.state, max_steps)
+            if code == kernel.STALLED:
+                raise Stalled(self.wants.patience)
             if code != kernel.GROW_LOGS:
                 return bool(code != kernel.ASK_RULES)
             self._grow()
