@@ -218,8 +218,8 @@ export function lineSentence(lane, waiting, names) {
   const kinds = new Set(aside.map((w) => lane.classes[w.r]));
   const what = kinds.size === 1 ? plural(names[[...kinds][0]] ?? "request", aside.length) : plural("request", aside.length);
   const least = aside.reduce((a, w) => Math.min(a, lane.prompt[w.r]), Infinity);
-  const shorter = others.length && Math.max(...others) < least ? "shorter ones" : "others";
-  const rest = others.length ? `; ${number(others.length)} ${shorter} wait` : "";
+  const shorter = others.length && Math.max(...others) < least ? "shorter one" : "other";
+  const rest = others.length ? `; ${number(others.length)} ${plural(shorter, others.length)} ${others.length === 1 ? "waits" : "wait"}` : "";
   return { text: [[`${number(aside.length)} ${what}`, true], [` set aside${rest}`]], behind: 0 };
 }
 
@@ -257,9 +257,9 @@ const seconds = (ms) => (ms === null ? "–" : number(ms / 1000, ms < 99950 ? 1 
 const shortPrice = (x) => (x >= 100 ? number(x) : x >= 1 ? number(x, 1) : x >= 0.1 ? number(x, 2) : number(x, 3));
 const lowerFirst = (text) => (/^[A-Z][A-Z]/.test(text) ? text : text.charAt(0).toLowerCase() + text.slice(1));
 const KNOWS = {
-  online: ["online", "Decides from what a server knows: arrivals, prompts and the tokens so far."],
-  predicted: ["predicted", "Also uses a noisy guess of each answer's length."],
-  clairvoyant: ["clairvoyant", "Sees the true length of each answer: a yardstick, not something to deploy."],
+  online: ["knows no lengths (online)", "Decides from what a server knows: arrivals, prompts and the tokens so far."],
+  predicted: ["knows predicted lengths", "Also uses a noisy guess of each answer's length."],
+  clairvoyant: ["knows true lengths (clairvoyant)", "Sees the true length of each answer: a yardstick, not something to deploy."],
 };
 
 // ---------------------------------------------------------------- 4 marks
@@ -459,8 +459,8 @@ class LaneView {
     this.root = h("section", { className: "lane", "aria-label": lane.name, style: `--lane: var(--${lane.color})` },
       h("header", { className: "head" },
         h("h3", {}, lane.name, " ", h("small", {}, lane.label ?? "")),
-        h("div", { className: "tags" }, h("abbr", { className: "knows", title: knows[1], tabindex: "0" }, knows[0]), serve),
-        h("p", {}, lane.claim ?? "")),
+        h("p", {}, lane.claim ?? ""),
+        h("div", { className: "tags" }, h("span", { className: "knows", title: knows[1], tabindex: "0" }, knows[0]), serve)),
       h("div", { className: "numbers" },
         h("span", { className: "finished" }, this.count, h("span", {}, "finished")),
         h("span", { className: "pair" }, "typical ", this.typical, FIXED + "s"),
@@ -536,7 +536,7 @@ class LaneView {
     this.width = width;
     this.look = look;
     this.scale = scale;
-    this.pitch = Math.floor((width * look.dpr) / COLUMNS) / look.dpr;
+    this.pitch = (width + 1) / COLUMNS;
     this.gap = scale > 1.2 ? 2 : 1.5;
     fit(this.line, width, 34 * scale, look.dpr);
     fit(this.batch, width, 38 * scale, look.dpr);
@@ -730,7 +730,7 @@ class LaneView {
     };
     mark(lane.evicted_frame, lane.evicted_square, 0);
     mark(lane.stopped_frame, lane.stopped_square, 2);
-    const side = Math.max(1, Math.round((pitch - gap) * look.dpr)), css = side / look.dpr;
+    const side = Math.max(1, Math.floor((pitch - gap) * look.dpr)), css = side / look.dpr;
     const c = this.context(this.map), base = frame * lane.squares;
     for (let s = 0; s < lane.squares; s++) {
       const cell = lane.cells[base + s], state = cell & 3, request = (cell >> 2) - 1;
@@ -739,8 +739,9 @@ class LaneView {
       const key = state | (kind << 2) | (marks[s] << 6) | (tone << 10) | ((s === this.selected ? 1 : 0) << 12);
       if (key === this.keys[s]) continue;
       this.keys[s] = key;
-      const x = (s % COLUMNS) * pitch, y = Math.floor(s / COLUMNS) * pitch;
-      c.clearRect(x - 0.5, y - 0.5, pitch, pitch);
+      const snap = (v) => Math.round(v * look.dpr) / look.dpr; // squares on whole pixels stay crisp
+      const x = snap((s % COLUMNS) * pitch), y = snap(Math.floor(s / COLUMNS) * pitch);
+      c.clearRect(x, y, css + 0.5, css + 0.5);
       c.globalAlpha = tone === 1 ? 0.25 : 1;
       c.drawImage(look.sprite(state, kind, side), x, y, css, css);
       c.globalAlpha = 1;
@@ -858,7 +859,9 @@ class Timeline {
     this.track = this.diff.tall + 22;
     this.curves = { top: this.track + 34 * scale, tall: (scale > 1.2 ? 118 : 128) };
     this.height = this.curves.top + this.curves.tall + 24 * scale;
-    fit(this.canvas, width, this.height, look.dpr);
+    this.pad = compact ? 0 : 44; // room for the axis' numbers, left of the shared time axis
+    this.root.style.setProperty("--pad", `${this.pad}px`);
+    fit(this.canvas, width + this.pad, this.height, look.dpr);
     this.slider.style.top = `${this.track - 15}px`;
     for (const layer of this.layers) { layer.width = this.canvas.width; layer.height = this.canvas.height; }
     this.#base();
@@ -866,9 +869,9 @@ class Timeline {
   }
 
   context(canvas) {
-    const c = canvas.getContext("2d");
-    c.setTransform(this.look.dpr, 0, 0, this.look.dpr, 0, 0);
-    c.clearRect(0, 0, this.width + 1, this.height + 1);
+    const c = canvas.getContext("2d"), { dpr } = this.look;
+    c.setTransform(dpr, 0, 0, dpr, this.pad * dpr, 0);
+    c.clearRect(-this.pad, 0, this.width + this.pad + 1, this.height + 1);
     return c;
   }
 
@@ -993,9 +996,9 @@ class Timeline {
 
   draw(t) {
     const { player, look, width, scale } = this, c = this.context(this.canvas), ink = look.colours, dpr = look.dpr;
-    c.drawImage(this.layers[0], 0, 0, width, this.height);
-    const x = Math.min(width, this.x(t)), wide = Math.round(x * dpr);
-    if (wide > 0) c.drawImage(this.layers[1], 0, 0, wide, this.canvas.height, 0, 0, wide / dpr, this.height);
+    const x = Math.min(width, this.x(t)), wide = Math.round((x + this.pad) * dpr);
+    c.drawImage(this.layers[0], -this.pad, 0, width + this.pad, this.height);
+    if (wide > 0) c.drawImage(this.layers[1], 0, 0, wide, this.canvas.height, -this.pad, 0, wide / dpr, this.height);
     c.fillStyle = ink.ink;
     c.fillRect(0, this.track - 2, x, 4);
     this.#flag(c);
@@ -1063,8 +1066,10 @@ class Timeline {
       const taken = side > 0 ? [x - 8, x + 190 * scale] : [x - 190 * scale, x + 8];
       if (at > taken[0] - 60 && at < taken[1]) at = taken[0] > width * 0.3 ? taken[0] - 110 * scale : taken[1] + 60;
       if (at < 10 || at > width - 40) return;
-      const y = this.cy(countUpTo(times, (at / width) * player.end)) + (below ? 14 : -11) * scale;
-      c.textAlign = "center";
+      // the curves rise: free room is up on the left of them and down on the right
+      const y = this.cy(countUpTo(times, (at / width) * player.end)) + (below ? 13 : -10) * scale;
+      at += below ? 8 : -2;
+      c.textAlign = below ? "left" : "right";
       c.lineWidth = 4;
       c.strokeStyle = look.colours.surface;
       c.strokeText(words, at, y);
