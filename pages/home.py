@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import streamlit as st
 
-from ui import charts, controls, player, run, text
+from ui import charts, controls, run, text
 
 state, note = controls.settle()
 
-claim, choice = st.columns([3, 2], gap="medium", vertical_alignment="center")
-with claim:
-    text.show("home/claim")
-with choice:
+with st.container(horizontal=True, vertical_alignment="center", gap="small"):
     controls.preset_picker()
-    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        controls.intent(state)
-        with st.popover("Change the experiment", type="tertiary", icon=":material/tune:"):
-            controls.experiment(state)
+    with st.popover("Change the experiment", type="tertiary", icon=":material/tune:"):
+        controls.experiment(state)
+    controls.intent(state)
 
 race, trouble = controls.run_or_last_good(state)
 controls.say(note, trouble)
-player.show(race.results, race.trace, key="race", meta={})
+controls.stage(race)
 
 facts = run.facts(race)
 mode = controls.mode()
@@ -47,7 +43,7 @@ else:
     text.show("home/one_of_a_kind", **facts)
 
 st.header("What generalises", anchor="seeds")
-# seeds
+controls.seeds(state)
 
 st.header("What the price is", anchor="price")
 with st.container(width=720):

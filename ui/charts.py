@@ -290,7 +290,7 @@ def _goodput_form(lanes: Look, mode: Mode) -> dict[str, Any]:
     dot = base.mark_point(filled=True, size=80, opacity=1).encode(x=x, shape=scales["shape"])
     number = base.mark_text(align="left", dx=9, dy=1, fontSize=13).encode(x=x, text=alt.Text("percent:Q", format=".0f"))
     label = base.mark_text(align="left", dy=-13, fontSize=13).encode(x=alt.value(0), text="rulebook:N")
-    return finished(alt.layer(stem, dot, number, label).properties(height=46 * len(names)), mode)
+    return finished(alt.layer(stem, dot, number, label).properties(height=54 * len(names) + 30), mode)
 
 
 def goodput(race: Race, mode: Mode = "light") -> dict[str, Panel]:
@@ -333,3 +333,65 @@ def summary_frame(race: Race) -> pd.DataFrame:
     return pd.DataFrame(
         {"": [name for name, _ in rows], **{label: [v[i] for _, v in rows] for i, label in enumerate(race.labels)}}
     ).set_index("")
+
+
+SEED_FIGURES = {
+    "mean_pct": "Mean latency (%, lower is better)",
+    "p99_pct": "P99 latency (%, lower is better)",
+    "goodput_points": "Goodput (points, higher is better)",
+}
+
+
+def seeds_frame(stored: Mapping[str, Any], names: Mapping[str, str]) -> pd.DataFrame:
+    """Return rulebook, figure, mean difference with its interval, and in how many seeds the rulebook won."""
+    rows = [
+        (names[book], figure, pair["mean"], pair["low"], pair["high"], f"wins {pair['wins']} of {pair['seeds']}")
+        for book, pairs in stored["against_vllm_v1"].items()
+        for figure, pair in pairs.items()
+    ]
+    return pd.DataFrame(rows, columns=["rulebook", "figure", "mean", "low", "high", "wins"])
+
+
+@cache
+def _seeds_form(lanes: Look, mode: Mode) -> dict[str, Any]:
+    scales = _scales(lanes, mode)
+    names = [name for name, _ in lanes]
+    ink = palette.colour("ink", mode)
+    base = alt.Chart().encode(y=alt.Y("rulebook:N", sort=names, axis=None), color=scales["color"])
+    axis = alt.Axis(title=None, tickCount=5, format="+,.3~r")
+    x = alt.X("mean:Q", axis=axis)
+    zero = alt.Chart().mark_rule(color=ink).encode(x=alt.datum(0))
+    span = base.mark_rule(strokeWidth=3).encode(x=alt.X("low:Q", axis=axis), x2="high:Q")
+    dot = base.mark_point(filled=True, size=90, opacity=1).encode(x=x, shape=scales["shape"])
+    label = (
+        base.transform_calculate(said="datum.rulebook + ': ' + format(datum.mean, '+.1f') + ', ' + datum.wins")
+        .mark_text(align="left", dy=-14, fontSize=13)
+        .encode(x=alt.value(0), text="said:N")
+    )
+    return finished(alt.layer(zero, span, dot, label).properties(height=56 * len(names) + 60), mode)
+
+
+def seeds(stored: Mapping[str, Any], books: Mapping[str, Any], mode: Mode = "light") -> dict[str, Panel]:
+    """Draw each rulebook's paired difference from the baseline with its 95 % interval, a panel a figure."""
+    frame = seeds_frame(stored, {id: book.name for id, book in books.items()})
+    lanes = tuple((books[id].name, books[id].about["color"]) for id in stored["against_vllm_v1"])
+    form = _seeds_form(lanes, mode)
+    panels = {}
+    for figure, title in SEED_FIGURES.items():
+        own = frame[frame["figure"] == figure].drop(columns="figure")
+        # zero is always on the axis: whether an interval holds it is the point
+        low, high = min(float(own["low"].min()), 0.0), max(float(own["high"].max()), 0.0)
+        edge = 0.06 * (high - low) or 1.0
+        panels[figure] = Panel(placed(form, title, x=(low - edge, high + edge)), own)
+    return panels
+
+
+def seeds_alt(stored: Mapping[str, Any], books: Mapping[str, Any]) -> str:
+    """Say each difference, its interval and its wins."""
+    frame = seeds_frame(stored, {id: book.name for id, book in books.items()})
+    parts = [
+        f"{row['rulebook']}, {SEED_FIGURES[row['figure']]}: "
+        f"{row['mean']:+.1f} ({row['low']:+.1f} to {row['high']:+.1f}), {row['wins']} seeds"
+        for _, row in frame.iterrows()
+    ]
+    return "Differences from the baseline over seeds. " + "; ".join(parts) + "."

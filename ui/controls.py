@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import streamlit as st
 
 from engine import workload
-from ui import charts, run, text
+from ui import charts, evidence, player, run, text
 from ui.palette import Mode
 from ui.state import ERRORS, LOADS, MEMORIES, MOST_LANES, SEEDS, HomeState, decode, encode
 
@@ -83,6 +84,18 @@ def run_or_last_good(state: HomeState) -> tuple[run.Race, str]:
     return race, ""
 
 
+def stage(race: run.Race) -> None:
+    """Show the player. Its log is packed once for a setting, whoever asks."""
+    player.show(
+        race.results,
+        race.trace,
+        key="race",
+        meta=run.player_meta(race),
+        bound_us=race.bound_us,
+        cache=repr(race.state),
+    )
+
+
 def say(note: str, trouble: str) -> None:
     """Write what a link or a setting got wrong, with the way back."""
     if not note and not trouble:
@@ -123,6 +136,21 @@ def panels(made: Mapping[str, charts.Panel], words: str) -> None:
         column.vega_lite_chart(panel.rows, dict(panel.spec), theme=None, alt=said)
 
 
+def seeds(state: HomeState) -> None:
+    """Show the stored repetition over seeds of the preset."""
+    command = f"python -m ui.evidence {state.preset}"
+    try:
+        stored, figures = evidence.load(state.preset), evidence.facts(state.preset)
+    except LookupError:
+        text.show("home/seeds_missing", command=command)
+        return
+    if replace(state, lanes=(), seed=0) != replace(run.presets()[state.preset], lanes=(), seed=0):
+        text.show("home/seeds_changed")
+    st.markdown(text.fill_claim(evidence.FOLDER / f"{state.preset}.md", figures))
+    text.show("home/seeds", baseline=run.books()[run.BASELINE].name, command=command, **figures)
+    panels(charts.seeds(stored, run.books(), mode()), charts.seeds_alt(stored, run.books()))
+
+
 def downloads(race: run.Race) -> None:
     """Offer the run as two tables; they are written when asked for."""
     stem = run.file_stem(race.state)
@@ -160,8 +188,9 @@ def preset_picker() -> None:
 
 def intent(state: HomeState) -> None:
     """Say what the preset is about, and whether it has been changed."""
+    made = workload.scenario(state.preset)
     changed = " *Changed by you.*" if state != run.presets()[state.preset] else ""
-    st.markdown(workload.scenario(state.preset).sentence + changed, width=310)
+    st.markdown(f"{made.sentence} {made.question}{changed}", width=540)
 
 
 def _scale(field: str, state: HomeState) -> list[int]:

@@ -208,6 +208,16 @@ def facts(race: Race) -> dict[str, Any]:
     }
 
 
+def player_meta(race: Race) -> dict[str, Any]:
+    """Return the words that the player shows around a race."""
+    return {
+        "claim": text.fill("home/claim"),
+        "note": text.fill("home/player_note", warmup_s=race.scenario.warmup_s),
+        "classes": list(race.scenario.classes),
+        "hero": "lp_prices" if "lp_prices" in race.state.lanes else race.state.lanes[-1],
+    }
+
+
 def price_facts() -> dict[str, Any]:
     """Return how the LP rule works, read from the rule itself."""
     rule = find("order", books()["lp_prices"].order)

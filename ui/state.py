@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 LOADS = tuple(range(50, 151, 10))
 """Arrival rate, in percent of what vLLM's own rules sustain in the preset's scenario."""
-MEMORIES = (3_000, 4_500, 6_000, 9_000, 12_000, 18_000, 27_000, 36_000, 54_000)
+MEMORIES = (1_500, 2_000, 3_000, 4_500, 6_000, 9_000, 12_000, 18_000, 27_000, 36_000, 54_000)
 """KV memory, in blocks of 16 tokens (vLLM's `num_gpu_blocks`)."""
 ERRORS = (0, 25, 50, 100, 200)
 """Spread sigma of predicted output lengths, in hundredths: predicted = true x exp(sigma Z), Z standard normal."""

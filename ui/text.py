@@ -65,6 +65,11 @@ def fill(name: str, **numbers: Any) -> str:
     return _Numbers().format(load(name).body, **numbers)
 
 
+def fill_claim(path: Path, numbers: Mapping[str, float]) -> str:
+    """Return a preset's claim with the figures of its evidence."""
+    return _Numbers().format(path.read_text("utf-8").strip(), **numbers)
+
+
 def explain_terms(markdown: str, terms: tuple[str, ...]) -> str:
     """Wrap the first use of each glossary term in an `<abbr>` that keyboard and pointer can open."""
     for term in terms:
