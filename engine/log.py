@@ -28,6 +28,10 @@ LEVEL = 6
 EMPTY, RUNNING, SHARED, CACHED = 0, 1, 2, 3
 """States of a square: free; written by a running request; prefix hit in use; cached and idle."""
 
+MARK_SHARE = 3
+"""A square is marked as evicted when one in so many of its blocks was, within MARK_US (so that the map stays calm)."""
+MARK_US = 500_000
+
 NEVER = 2**32 - 1
 """A time that did not come, in the packed arrays (microseconds, u32: races end before 71 minutes)."""
 
@@ -51,12 +55,13 @@ def _map_frames(
     evicted: Array,
     stopped: Array,
     requests: int,
+    mark_frames: int,
 ) -> tuple[int, int, int]:
     """Replay block events onto the clock grid.
 
     A square's cell is (request + 1) * 4 + state of its most common kind of block (0: free). Write each change of a
-    cell as a row (frame * squares + square, cell), and `counts[frame]` = blocks running, cached idle. Write evictions and
-    the squares of preempted requests as rows (frame, square), each pair once; return how many rows of each.
+    cell as a row (frame * squares + square, cell), and `counts[frame]` = blocks running, cached idle. Write
+    evictions (see MARK_SHARE) and the squares of preempted requests as rows (frame, square); return how many of each.
     """
     frames = len(counts)
     blocks = squares * blocks_per_square + 1
@@ -65,7 +70,10 @@ def _map_frames(
     votes = np.zeros(requests + 1, np.int32)
     dirty = np.zeros(squares, np.bool_)
     any_dirty = False
-    last_evicted = np.full(squares, -1, np.int64)
+    in_state = np.zeros((squares, 4), np.int64)
+    wanted = (blocks_per_square + MARK_SHARE - 1) // MARK_SHARE
+    lost = np.zeros(squares, np.int64)
+    lost_since = np.zeros(squares, np.int64)
     last_stopped = np.full(squares, -1, np.int64)
     is_stopped = np.zeros(requests + 1, np.bool_)
     cells = np.zeros(squares, np.int32)
@@ -101,18 +109,23 @@ def _map_frames(
                     now = EMPTY
                 else:
                     now = EMPTY
-                    if last_evicted[s] != frame:
-                        last_evicted[s] = frame
+                    if frame - lost_since[s] > mark_frames:
+                        lost_since[s] = frame
+                        lost[s] = 0
+                    lost[s] += 1
+                    if lost[s] == wanted:
                         evicted[n_evicted, 0] = frame
                         evicted[n_evicted, 1] = s
                         n_evicted += 1
-                if (k in (IDLE, FREE)) and request[e] >= 0 and is_stopped[request[e]] and last_stopped[s] != frame:
+                if k in (IDLE, FREE) and request[e] >= 0 and is_stopped[request[e]] and last_stopped[s] != frame:
                     last_stopped[s] = frame
                     stopped[n_stopped, 0] = frame
                     stopped[n_stopped, 1] = s
                     n_stopped += 1
                 running += int(now in (RUNNING, SHARED)) - int(was in (RUNNING, SHARED))
                 idle += int(now == CACHED) - int(was == CACHED)
+                in_state[s, was] -= 1
+                in_state[s, now] += 1
                 state[b] = now
                 dirty[s] = True
                 any_dirty = True
@@ -124,13 +137,7 @@ def _map_frames(
                 continue
             dirty[s] = False
             first = s * blocks_per_square + 1
-            written = 0
-            shared = 0
-            cached = 0
-            for b in range(first, first + blocks_per_square):
-                written += int(state[b] == RUNNING)
-                shared += int(state[b] == SHARED)
-                cached += int(state[b] == CACHED)
+            written, shared, cached = in_state[s, RUNNING], in_state[s, SHARED], in_state[s, CACHED]
             empty = blocks_per_square - written - shared - cached
             cell = 0
             if empty <= cached or empty <= written + shared:
@@ -166,7 +173,7 @@ def frame_us(end_us: int, frame_ms: float | None = None) -> int:
         if not frame_ms >= 1:
             raise ValueError(f"frame_ms must be at least 1; it is {frame_ms}.")
         return int(frame_ms * 1000)
-    return max(5000, -(-end_us // (FRAMES - 1) // 5000 + (-end_us % ((FRAMES - 1) * 5000) != 0)) * 5000)
+    return (end_us // (5000 * (FRAMES - 1)) + 1) * 5000
 
 
 def _lane(
@@ -198,6 +205,7 @@ def _lane(
         evicted,
         stopped,
         len(trace),
+        MARK_US // frame,
     )
     times = {name: requests[name] for name in ("arrival_us", "first_token_us", "finish_us")}
     prices = result.prices
@@ -210,7 +218,7 @@ def _lane(
         "evicted_square": (evicted[:n_evicted, 1], ""),
         "stopped_frame": (stopped[:n_stopped, 0], "delta"),
         "stopped_square": (stopped[:n_stopped, 1], ""),
-        "start_us": (steps["start_us"], "delta"),
+        "pause_us": (np.diff(steps["start_us"], prepend=0) - np.append(0, steps["duration_us"][:-1]), ""),
         "duration_us": (steps["duration_us"], ""),
         **{
             name: (steps[name], "delta" if name == "free_blocks" else "")
@@ -231,19 +239,26 @@ def _lane(
 
 
 def _pack(values: Array, transform: str) -> tuple[Array, str]:
-    """Apply a transform and narrow integers to the smallest unsigned type (deltas wrap around in that type)."""
+    """Narrow integers to the smallest unsigned type, after the transform.
+
+    `delta` stores differences: as code `sum` where values never fall (added up as u32), else as code `wrap` (they wrap
+    around in their own type).
+    """
     if values.dtype.kind == "f":
         return values, ""
-    largest = int(values.max()) if values.size else 0
     if values.size and int(values.min()) < 0:
         raise ValueError("The log stores counts and times from 0 on; a negative number came in.")
-    if largest > NEVER:
+    if values.size and int(values.max()) > NEVER:
         raise ValueError("The player shows races of up to 71 minutes; shorten the run.")
+    code = transform and "wrap"
+    if transform and len(values):
+        gaps = np.diff(values.astype(np.int64), prepend=0)
+        if int(gaps.min()) >= 0:
+            values, code = gaps, "sum"
+    largest = int(values.max()) if values.size else 0
     kind = np.uint8 if largest < 2**8 else np.uint16 if largest < 2**16 else np.uint32
     small = values.astype(kind)
-    if transform == "delta":
-        small = np.diff(small, prepend=np.zeros(1, kind))
-    return small, transform
+    return (np.diff(small, prepend=np.zeros(1, kind)) if code == "wrap" else small), code
 
 
 def encode(
@@ -344,8 +359,12 @@ def decode(blob: bytes) -> dict[str, Any]:
     for name, spec in header["arrays"].items():
         shape = tuple(spec["shape"])
         values = np.frombuffer(body, spec["dtype"], int(np.prod(shape)), spec["offset"]).reshape(shape)
-        arrays[name] = np.cumsum(values, dtype=values.dtype) if spec["code"] == "delta" else values
+        if spec["code"]:
+            values = np.cumsum(values, dtype=np.uint32 if spec["code"] == "sum" else values.dtype)
+        arrays[name] = values
     for i, lane in enumerate(header["lanes"]):
+        steps = np.append(0, arrays[f"{i}.duration_us"][:-1].astype(np.int64)) + arrays[f"{i}.pause_us"]
+        arrays[f"{i}.start_us"] = np.cumsum(steps)[: len(arrays[f"{i}.pause_us"])]
         arrays[f"{i}.cells"] = _grid(
             arrays[f"{i}.cell_index"].astype(np.int64), arrays[f"{i}.cell_value"], header["frames"], lane["squares"]
         )

@@ -439,7 +439,7 @@ class KernelServer:
         return cast("list[int]", self.state.queue.run[: self.state.now[kernel.N_RUN]].tolist())
 
     def rows_arrived_since(self, t_us: int) -> Ints:
-        return np.flatnonzero(self.state.req[:, kernel.ARRIVAL] >= max(t_us, 0))
+        return np.flatnonzero(self.state.req[kernel.ARRIVAL] >= max(t_us, 0))
 
     def column(self, name: str, rows: Ints) -> Any:
         if name == "uncached":
@@ -450,7 +450,7 @@ class KernelServer:
                 self.state.index,
                 np.asarray(rows, np.int64),
             )
-        return self.state.req[rows, _COLUMN[name]]
+        return self.state.req[_COLUMN[name]][rows]
 
     def write_keys(self, decides: str, rows: Ints, columns: list[Any]) -> None:
         keys = self.state.queue.order_key if decides == "order" else self.state.queue.victim_key
@@ -482,14 +482,14 @@ class KernelServer:
         if "requests" in parts:
             requests = np.empty(len(self.trace), REQUEST_DTYPE)
             for name, column in _REQUEST_COLUMN.items():
-                requests[name] = s.req[:, column]
+                requests[name] = s.req[column]
         return Result(
             requests=requests,
             steps=_structured(logs.steps[:steps], STEP_DTYPE) if "steps" in parts else None,
             scheduled=Scheduled(
                 logs.sched_at[: steps + 1].copy(),
-                logs.sched[: logs.sched_at[steps], 0].copy(),
-                logs.sched[: logs.sched_at[steps], 1].copy(),
+                logs.sched[: logs.sched_at[steps], 0],
+                logs.sched[: logs.sched_at[steps], 1],
             )
             if "scheduled" in parts
             else None,
@@ -543,17 +543,17 @@ def _allocate(trace: Trace, settings: Settings, wants: Wants, lookahead: bool) -
         ident_at = _offsets(whole // size)
         ident, identities = np.arange(ident_at[-1], dtype=np.int32), int(ident_at[-1])
 
-    req = np.zeros((n, kernel.REQ_COLUMNS), np.int64)
-    req[:, kernel.LEN] = req[:, kernel.PROMPT] = trace.prompt_tokens
-    req[:, kernel.OUTPUT] = trace.output_tokens
-    req[:, kernel.TABLE] = table_at[:-1]
+    req = np.zeros((kernel.REQ_ROWS, n), np.int64)
+    req[kernel.LEN] = req[kernel.PROMPT] = trace.prompt_tokens
+    req[kernel.OUTPUT] = trace.output_tokens
+    req[kernel.TABLE] = table_at[:-1]
     for column in (kernel.FIRST, kernel.SCHED, kernel.END, kernel.ARRIVAL, kernel.TRIED):
-        req[:, column] = -1
+        req[column] = -1
     for values, column in ((trace.predicted_tokens, kernel.PRED), (trace.class_id, kernel.CLASS)):
         if values is not None:
-            req[:, column] = values
+            req[column] = values
     if trace.tool is not None:
-        req[:, kernel.TOOL] = trace.tool >= 0
+        req[kernel.TOOL] = trace.tool >= 0
 
     after = trace.after if trace.after is not None else np.full(n, -1, np.int64)
     first = np.flatnonzero(after < 0)
@@ -601,6 +601,7 @@ def _allocate(trace: Trace, settings: Settings, wants: Wants, lookahead: bool) -
             victim_key=np.zeros((n, 4)),
             line=np.zeros(max(n, 1), np.int64),
             run=np.zeros(most, np.int64),
+            marked=np.zeros(most, np.int64),
             fresh=np.zeros(n + 1, np.int64),
             cand=np.zeros(kernel.CANDIDATES, np.int64),
             cand_key=np.zeros(kernel.CANDIDATES),
@@ -608,8 +609,8 @@ def _allocate(trace: Trace, settings: Settings, wants: Wants, lookahead: bool) -
         ),
         logs=kernel.Logs(
             now=now,
-            steps=np.zeros((1024, 11), np.int64),
-            sched=np.zeros((4096 + 2 * most, 2), np.int32),
+            steps=np.empty((8192, 11), np.int64),
+            sched=np.empty((min(int(trace.output_tokens.sum() * 5 // 4), 2**24) + 4 * n + 2 * most + 64, 2), np.int32),
             sched_at=np.zeros(1024, np.int64),
             moves=np.zeros((1024 + 4 * most, 4), np.int64),
             event=np.zeros((64, 3), np.int32),
