@@ -112,17 +112,17 @@ def show(
 ) -> dict[str, Any]:
     """Draw a race, a lane a result, and return what the viewer asks: {"why": None or {...}}.
 
-    `meta` (JSON; all optional): `claim` (*stars* emphasise), `question` {text, at_us (answer checked), ask_us (playback
-    halts there), options (lane ids), metric: finished | mean | typical | worst} or None for none, `note` (a line under
-    "Finished requests"), `hero` (id of the lane the difference strip is about), `classes` (names by class id),
-    `mark_class` (class marked on the track), `speed`, `start_us`, `autoplay`, `lanes`: one mapping a result that overrides
-    id, name, short, label, claim, color, knows, serve, source, price_note, gpu_note.
+    `meta` (JSON; all optional): `claim` (*stars* emphasise), `question` {text, at_us (answer checked), ask_us
+    (playback halts there), options (lane ids), metric: finished | mean | typical | worst} or None for none, `note` (a
+    line under "Finished requests"), `hero` (id of the lane the difference strip is about), `classes` (names by class
+    id), `mark_class` (class marked on the track), `speed`, `start_us`, `autoplay`, `lanes`: one mapping a result that
+    overrides id, name, short, label, claim, color, knows, serve, source, price_note, gpu_note.
 
     `why` is set for one run after a click on an evicted or cached square: {lane: id, step, square, t_us, evicted: bool,
-    blocks: [first, last]} (physical block ids of the square; the eviction is the last one at or before `step`). Answer it on
-    that run by a second call of the script with `answer`: {title, text, columns, rows (first cell = name), victim (row) ,
-    scores (numbers for the line), score_label, note, for: the `why` it answers}. `cache`: a string that names the race (settings as
-    text) so that the log is packed once; without it the log is packed on each run.
+    blocks: [first, last]} (physical ids of the square's blocks; the eviction is the last one at or before `step`).
+    Answer it by passing `answer` on the next run: {title, text, columns, rows (first cell = name), victim (row),
+    scores (numbers for the line), score_label, note, for: the `why` it answers}. `cache`: a string that names the race
+    (its settings as text), so that the log is packed once; without it the log is packed on each run.
     """
     words = json.dumps(dict(meta or {}), sort_keys=True)
     bound = None if bound_us is None else np.asarray(bound_us)

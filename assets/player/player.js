@@ -12,11 +12,12 @@ async function inflate(bytes) {
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
-/** Read one array of the body; "delta" is undone by a running sum that wraps around in the array's own type. */
+/** Read one array of the body; differences are added up again, as u32 ("sum") or in their own type ("wrap"). */
 function read(spec, body) {
   const count = spec.shape.reduce((a, b) => a * b, 1);
-  const values = new TYPES[spec.dtype](body.buffer, body.byteOffset + spec.offset, count);
-  if (spec.code === "delta") for (let i = 1; i < count; i++) values[i] += values[i - 1];
+  let values = new TYPES[spec.dtype](body.buffer, body.byteOffset + spec.offset, count);
+  if (spec.code === "sum") values = Uint32Array.from(values);
+  if (spec.code) for (let i = 1; i < count; i++) values[i] += values[i - 1];
   return values;
 }
 
@@ -28,6 +29,9 @@ export async function decode(bytes) {
   const arrays = {};
   for (const [name, spec] of Object.entries(header.arrays)) arrays[name] = read(spec, body);
   header.lanes.forEach((lane, i) => {
+    const pause = arrays[`${i}.pause_us`], duration = arrays[`${i}.duration_us`], starts = new Float64Array(pause.length);
+    for (let k = 0, t = 0; k < pause.length; t += duration[k++]) starts[k] = t += pause[k];
+    arrays[`${i}.start_us`] = starts;
     const index = arrays[`${i}.cell_index`], value = arrays[`${i}.cell_value`];
     const cells = new (value.constructor)(header.frames * lane.squares);
     for (let frame = 0, k = 0; frame < header.frames; frame++) {
@@ -215,6 +219,7 @@ export function lineSentence(lane, waiting, names) {
   const aside = waiting.filter((w) => !w.preempted && lane.arrival_us[w.r] < latest);
   if (!aside.length) return { text: [[`${number(n)} requests`, true], [" wait in order of arrival"]], behind: 0 };
   const others = waiting.filter((w) => !aside.includes(w)).map((w) => lane.prompt[w.r]);
+  if (aside.length === n) return { text: [[`${number(n)} requests`, true], [" wait, all passed by later ones"]], behind: 0 };
   const kinds = new Set(aside.map((w) => lane.classes[w.r]));
   const what = kinds.size === 1 ? plural(names[[...kinds][0]] ?? "request", aside.length) : plural("request", aside.length);
   const least = aside.reduce((a, w) => Math.min(a, lane.prompt[w.r]), Infinity);
@@ -857,7 +862,7 @@ class Timeline {
     Object.assign(this, { width, look, scale, compact });
     this.diff = { top: 4, floor: 0, tall: 54 * scale };
     this.track = this.diff.tall + 22;
-    this.curves = { top: this.track + 34 * scale, tall: (scale > 1.2 ? 118 : 128) };
+    this.curves = { top: this.track + 34 * scale, tall: scale > 1.2 ? 96 : 124 }; // shorten curves, not type
     this.height = this.curves.top + this.curves.tall + 24 * scale;
     this.pad = compact ? 0 : 44; // room for the axis' numbers, left of the shared time axis
     this.root.style.setProperty("--pad", `${this.pad}px`);
