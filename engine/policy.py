@@ -88,7 +88,7 @@ class View:
     """What a rule may look at when it is asked for keys; all times in ms.
 
     `rows`: the requests to key (newly waiting ones, or all waiting at a periodic refresh).
-    `waiting`, `running`: who waits and who runs now. `recent(window_ms)`: those that arrived in the last window.
+    `waiting`, `running`: who waits and who runs now, empty unless `refreshed`. `recent(window_ms)`: those that arrived in the last window.
     `blocks`, `census`: only for eviction rules. `memory`: this rule's own notes, kept between calls of one run;
     `shared`: notes that the rules of one rulebook share. `refreshed`: True at a periodic refresh or the first call.
     """

@@ -128,6 +128,7 @@ class Run:
         self._memory = {policy.decides: SimpleNamespace() for policy in self.rules}
         self._shared = SimpleNamespace()
         self._columns = {p.decides: _columns(trace, self.server, p) for p in self.rules}
+        self._nobody = {p.decides: Requests(np.zeros(0, np.int64), self._columns[p.decides]) for p in self.rules}
         self._due = {p.decides: 0 for p in self.rules}
         self._ask_once()
 
@@ -178,19 +179,20 @@ class Run:
         server, columns = self.server, self._columns[rule.decides]
 
         def requests(chosen: Any) -> Requests:
-            return Requests(np.asarray(chosen, dtype=np.int64), columns)
+            return Requests(np.array(chosen, np.int64), columns)
 
         def recent(window_ms: float) -> Requests:
             return requests(server.rows_arrived_since(server.t_us - int(window_ms * 1000)))
 
+        live, nobody = refreshed and rule.refresh != "never", self._nobody[rule.decides]
         evicts = rule.decides == "evict"
         return View(
             t_ms=server.t_us / 1000.0,
             settings=self.settings,
             profile=self.profile,
             rows=requests(rows),
-            waiting=requests(server.rows_waiting() if refreshed and rule.refresh != "never" else []),
-            running=requests(server.rows_running() if refreshed and rule.refresh != "never" else []),
+            waiting=requests(server.rows_waiting()) if live else nobody,
+            running=requests(server.rows_running()) if live else nobody,
             recent=recent,
             memory=self._memory[rule.decides],
             shared=self._shared,
@@ -205,10 +207,11 @@ class Run:
         view = self.view(rule, rows, refreshed)
         keys = rule(view, **self.rulebook.options.get(rule.decides, {}))
         parts = (keys.base, keys.per_ms, keys.per_token, keys.per_computed)
-        columns = [np.broadcast_to(np.asarray(part, dtype=np.float64), len(rows)) for part in parts]
-        for column in columns:
-            if not np.isfinite(column).all():
-                raise ValueError(f"rule {rule.id!r} gave a key that is not a finite number.")
+        columns = np.empty((4, len(rows)))
+        for k, part in enumerate(parts):
+            columns[k] = part  # scalars are broadcast
+        if not np.isfinite(columns).all():
+            raise ValueError(f"rule {rule.id!r} gave a key that is not a finite number.")
         self.server.write_keys(rule.decides, view.rows.rows, columns)
 
     def _key_blocks(self, refreshed: bool) -> None:
@@ -452,10 +455,9 @@ class KernelServer:
             )
         return self.state.req[_COLUMN[name]][rows]
 
-    def write_keys(self, decides: str, rows: Ints, columns: list[Any]) -> None:
+    def write_keys(self, decides: str, rows: Ints, columns: Any) -> None:
         keys = self.state.queue.order_key if decides == "order" else self.state.queue.victim_key
-        for k, column in enumerate(columns):
-            keys[rows, k] = column
+        keys[rows] = columns.T
 
     def write_eviction(self, base: Any, on_release: Any) -> None:
         self.state.pool.key[:] = base
