@@ -84,7 +84,7 @@ def encode(
     full: dict[str, Any] = {
         "classes": list(CLASSES),
         "question": {"text": f"Which rule has finished the most requests at {at // 1_000_000} s?", "at_us": at},
-        "note": "",
+        "note": "the server starts empty",
         **meta,
     }
     given = full.pop("lanes", None) or [{} for _ in results]

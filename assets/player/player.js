@@ -208,7 +208,7 @@ export function lineSentence(lane, waiting, names) {
   if (n === 1) return { text: [["1 request", true], [" waits"]], behind: 0 };
   const prompts = waiting.map((w) => lane.prompt[w.r]);
   const middle = percentile(Float64Array.from(prompts).sort(), 0.5);
-  if (prompts[0] >= 4 * middle && prompts[0] >= 1000 && n > 3) {
+  if (prompts[0] >= 2.5 * middle && prompts[0] >= 1000 && n > 3) {
     const name = names[lane.classes[waiting[0].r]] ?? "request";
     return { text: [[`${number(n - 1)} requests`, true], [` wait behind one ${number(prompts[0])}-token ${name}`]], behind: n - 1 };
   }
@@ -502,7 +502,8 @@ class LaneView {
     }
     this.map.addEventListener("pointermove", (event) => {
       const square = this.squareAt(...at(event));
-      this.player.hover(square < 0 ? -1 : this.lane.cell(this.player.frame, square).request, event, this, square);
+      const { state, request } = square < 0 ? { state: 0 } : this.lane.cell(this.player.frame, square);
+      this.player.hover(state ? request : -1, event);
     });
     this.map.addEventListener("pointerleave", leave);
     this.map.addEventListener("click", (event) => this.player.explain(this, this.squareAt(...at(event))));
@@ -560,8 +561,8 @@ class LaneView {
     return c;
   }
 
-  /** Draw what changed since the last frame. `slow`: also refresh words (about ten times a second). */
-  draw(t, dt, slow) {
+  /** Draw what changed since the last frame, and the words if they are due. */
+  draw(t, dt, due) {
     const lit = this.player.lit;
     const { step, busy } = this.lane.at(t);
     const arrived = countUpTo(this.lane.arrivals, t);
@@ -570,6 +571,7 @@ class LaneView {
       this.sceneKey = key;
       this.scene = this.lane.scene(t);
       this.scene.waiting.step = step;
+      this.behind = lineSentence(this.lane, this.scene.waiting, this.player.names).behind;
       this.drawBatch(lit);
       this.moving = true;
     }
@@ -577,7 +579,7 @@ class LaneView {
     this.drawMap(t, lit);
     const x = Math.round((t / this.player.end) * this.width * this.look.dpr);
     if (x !== this.priceKey) { this.priceKey = x; this.drawPrices(t); }
-    if (slow) this.words(t);
+    if (due) this.words(t);
   }
 
   words(t) {
@@ -586,8 +588,7 @@ class LaneView {
     put(this.count, number(finished));
     put(this.typical, seconds(percentile(ages, 0.5)));
     put(this.worst, seconds(percentile(ages, 0.99)));
-    this.sentence = lineSentence(lane, scene.waiting, this.player.names);
-    putParts(this.lineSays, this.sentence.text);
+    putParts(this.lineSays, lineSentence(lane, scene.waiting, this.player.names).text);
     put(this.batchSays, scene.busy
       ? `${number(scene.decode)} decode + ${number(scene.prefill)} prefill · ${number(scene.unused)} unused`
       : "idle: nothing to compute");
@@ -646,8 +647,7 @@ class LaneView {
       c.textBaseline = "middle";
       c.fillText(`+ ${number(rest)}`, x + 4, tall / 2 + 1);
     }
-    const behind = lineSentence(lane, this.scene.waiting, this.player.names).behind;
-    if (behind && this.bars.length > 1) {
+    if (this.behind && this.bars.length > 1) {
       const from = this.bars[1].x, to = Math.min(width - 1, x + (rest > 0 ? 34 * scale : 0));
       c.strokeStyle = look.colours.ink;
       c.lineWidth = 1;
@@ -1038,7 +1038,7 @@ class Timeline {
       c.fillStyle = ink[lane.color];
       c.fillText(words, x + 10 * side, places[i]);
     });
-    this.#labels(c, x, side);
+    this.#labels(c, x);
   }
 
   #flag(c) {
@@ -1062,28 +1062,42 @@ class Timeline {
     c.fillText(words, x, y + 19);
   }
 
-  /** "arrived" and "bound" stand where their curves are, away from the playhead's own names. */
-  #labels(c, x, side) {
-    const { player, look, width, scale } = this;
+  /** "arrived" and "bound" stand at their curves while there is room ahead of the playhead, else in the free corner. */
+  #labels(c, x) {
+    const { player, look, width, scale } = this, bound = player.log.arrays.bound_us;
     c.font = `${13 * scale}px ${SANS}`;
-    const place = (times, words, colour, share, below) => {
-      let at = width * share;
-      const taken = side > 0 ? [x - 8, x + 190 * scale] : [x - 190 * scale, x + 8];
-      if (at > taken[0] - 60 && at < taken[1]) at = taken[0] > width * 0.3 ? taken[0] - 110 * scale : taken[1] + 60;
-      if (at < 10 || at > width - 40) return;
-      // the curves rise: free room is up on the left of them and down on the right
-      const y = this.cy(countUpTo(times, (at / width) * player.end)) + (below ? 13 : -10) * scale;
-      at += below ? 8 : -2;
-      c.textAlign = below ? "left" : "right";
-      c.lineWidth = 4;
-      c.strokeStyle = look.colours.surface;
+    c.lineWidth = 4;
+    c.strokeStyle = look.colours.surface;
+    const write = (words, at, y, align, colour) => {
+      c.textAlign = align;
       c.strokeText(words, at, y);
       c.fillStyle = colour;
       c.fillText(words, at, y);
     };
-    const bound = player.log.arrays.bound_us;
-    place(player.lanes[0].arrivals, "arrived", look.colours.muted, bound.length ? 0.42 : 0.6, false);
-    if (bound.length && !this.compact) place(bound, "bound: no rule can pass it", look.colours.ink, 0.72, true);
+    const rows = [[player.lanes[0].arrivals, "arrived", look.colours.muted, { dash: [], width: 1 }]];
+    if (bound.length) rows.push([bound, "bound: no rule can pass it", look.colours.ink, look.line("bound")]);
+    if (x < width * 0.5 && !this.compact) {
+      rows.forEach(([times, words, colour], i) => {
+        const at = width * (i ? 0.78 : 0.7), y = this.cy(countUpTo(times, (at / width) * player.end));
+        // the curves rise: free room is up on the left of them and down on the right
+        write(words, i ? at + 8 : at - 2, y + (i ? 13 : -10) * scale, i ? "left" : "right", colour);
+      });
+      return;
+    }
+    rows.forEach(([, words, colour, line], i) => {
+      const y = this.curves.top + (6 + 18 * i) * scale;
+      write(words, 36, y, "left", colour);
+      c.strokeStyle = colour;
+      c.lineWidth = line.width;
+      c.setLineDash(line.dash);
+      c.beginPath();
+      c.moveTo(4, y);
+      c.lineTo(28, y);
+      c.stroke();
+      c.setLineDash([]);
+      c.lineWidth = 4;
+      c.strokeStyle = look.colours.surface;
+    });
   }
 }
 
@@ -1424,7 +1438,7 @@ class Player {
   /** At rest: words for screen readers, and nothing to Python unless someone waits for an answer. */
   settled() {
     if (!this.log) return;
-    this.draw(0, true);
+    this.draw(0, -1);
     const rows = this.views.filter((v) => !v.root.hidden).length ? this.views.map((v) => {
       if (!v.scene || v.root.hidden) { v.scene = v.lane.scene(this.t); v.scene.waiting.step = v.scene.step; if (v.look) v.words(this.t); }
       return v.names(this.t);
@@ -1494,7 +1508,8 @@ class Player {
   }
 
   // ---- hover, follow, explain
-  hover(r, event, view, square) {
+  hover(r, event) {
+    if (this.asking) return;
     if (r !== this.hovered) { this.hovered = r; this.dirty = true; this.wake(); }
     if (r < 0 || !event) { this.tip.hidden = true; return; }
     if (this.tipFor !== `${r}/${Math.round(this.t / 1e5)}`) {
@@ -1537,7 +1552,8 @@ class Player {
     view.selected = square;
     if (evicted < 0 && state !== CACHED && state !== SHARED) { this.follow(state ? request : -1); return; }
     if (this.playing) this.pause();
-    view.selected = square;
+    this.hover(-1);
+    this.pinned = -1;
     const t = evicted >= 0 ? (evicted + 0.5) * lane.log.frame_us : this.t;
     const step = Math.max(0, evicted >= 0 ? countUpTo(lane.start_us, evicted * lane.log.frame_us) - 1 : lane.at(this.t).step);
     const first = square * lane.blocks_per_square + 1;
@@ -1567,7 +1583,7 @@ class Player {
     const x = map.left - box.left + ((square % COLUMNS) + 0.5) * pitch, y = map.top - box.top + (Math.floor(square / COLUMNS) + 0.5) * pitch;
     const wide = this.popover.offsetWidth, left = x > box.width / 2 ? x - wide - 34 : x + 34;
     this.popover.style.left = `${Math.max(0, Math.min(box.width - wide, left))}px`;
-    this.popover.style.top = `${Math.max(0, y - this.popover.offsetHeight * 0.8)}px`;
+    this.popover.style.top = `${Math.max(0, y - this.popover.offsetHeight * 0.55)}px`;
   }
 
   closePopover(forget = true) {
@@ -1600,7 +1616,8 @@ class Player {
       const at = ((scores[victim] - low) / span) * 100;
       line.append(h("span", { className: at > 60 ? "end" : "", style: `left: ${at}%` }, label ?? "lowest score: evicted"));
     }
-    scores.forEach((s, i) => line.append(h("i", { className: i === victim ? "victim" : "", style: `left: ${((s - low) / span) * 100}%` })));
+    const order = [...scores.keys()].sort((a, b) => (a === victim) - (b === victim)); // the victim on top
+    order.forEach((i) => line.append(h("i", { className: i === victim ? "victim" : "", style: `left: ${((scores[i] - low) / span) * 100}%` })));
     return line;
   }
 
@@ -1628,8 +1645,10 @@ class Player {
     }
     if (this.dirty && this.log) {
       const begun = performance.now();
-      const slow = !this.playing || now - (this.slowAt ?? 0) > 100;
-      if (slow) this.slowAt = now;
+      // while playing one part of the words is refreshed every third of 100 ms: no frame pays for all of them
+      const due = now - (this.slowAt ?? 0) > 33;
+      if (due) { this.slowAt = now; this.turn = ((this.turn ?? 0) + 1) % (this.views.length + 1); }
+      const slow = !this.playing ? -1 : due ? this.turn : -2;
       this.dirty = false;
       this.draw(dt, slow);
       if (HOOK.drawTimes.push(performance.now() - begun) > 3000) HOOK.drawTimes.shift();
@@ -1637,14 +1656,15 @@ class Player {
     if (this.playing || this.dirty) this.wake(); else this.last = 0;
   }
 
-  draw(dt, slow) {
-    for (const view of this.views) {
-      if (view.root.hidden) continue;
-      view.draw(this.t, dt, slow);
+  /** Draw now. `words`: which lane's words to refresh (lanes.length: those of the clock), -1 all, -2 none. */
+  draw(dt, words) {
+    this.views.forEach((view, i) => {
+      if (view.root.hidden) return;
+      view.draw(this.t, dt, words === -1 || words === i);
       if (view.moving) this.dirty = true;
-    }
+    });
     this.timeline.draw(this.t);
-    if (!slow) return;
+    if (words !== -1 && words !== this.views.length) return;
     const clock = `${number(this.t / 1e6, 1)}${FIXED}s`;
     put(this.clock, clock);
     put(this.speedButton, `${this.speed}×`);
@@ -1664,7 +1684,7 @@ class Player {
     const parts = [];
     this.deltas.forEach(({ lane }, i) => {
       const d = mine - lane.finishedBy(this.t);
-      const amount = d > 0 ? `${number(d)}${FIXED}more` : d < 0 ? `${number(-d)}${FIXED}fewer` : "as many";
+      const amount = d > 0 ? `${number(d)}${FIXED}more` : d < 0 ? `${number(-d)}${FIXED}fewer` : `as${FIXED}many`;
       const link = d === 0 ? "as" : "than";
       const lead = i === 0 ? `${this.shortName(this.hero)} finished ` : i === this.deltas.length - 1 ? ", and " : ", ";
       parts.push([lead], [amount, true, this.look.colours[lane.color]], [`${i === 0 && d !== 0 ? " requests" : ""} ${link} ${lowerFirst(this.shortName(lane))}`]);
