@@ -364,7 +364,8 @@ def _seeds_form(lanes: Look, mode: Mode) -> dict[str, Any]:
     span = base.mark_rule(strokeWidth=3).encode(x=alt.X("low:Q", axis=axis), x2="high:Q")
     dot = base.mark_point(filled=True, size=90, opacity=1).encode(x=x, shape=scales["shape"])
     label = (
-        base.transform_calculate(said="datum.rulebook + ': ' + format(datum.mean, '+.1f') + ', ' + datum.wins")
+        base.transform_filter("isValid(datum.rulebook)")
+        .transform_calculate(said="datum.rulebook + ': ' + format(datum.mean, '+.1f') + ', ' + datum.wins")
         .mark_text(align="left", dy=-14, fontSize=13)
         .encode(x=alt.value(0), text="said:N")
     )
@@ -379,9 +380,9 @@ def seeds(stored: Mapping[str, Any], books: Mapping[str, Any], mode: Mode = "lig
     panels = {}
     for figure, title in SEED_FIGURES.items():
         own = frame[frame["figure"] == figure].drop(columns="figure")
-        # zero is always on the axis: whether an interval holds it is the point
-        low, high = min(float(own["low"].min()), 0.0), max(float(own["high"].max()), 0.0)
-        edge = 0.06 * (high - low) or 1.0
+        # zero and one percent each way are always on the axis: a magnified nothing would look like something
+        low, high = min(float(own["low"].min()), -1.0), max(float(own["high"].max()), 1.0)
+        edge = 0.06 * (high - low)
         panels[figure] = Panel(placed(form, title, x=(low - edge, high + edge)), own)
     return panels
 

@@ -132,7 +132,8 @@ def distributions(race: run.Race) -> None:
 def panels(made: Mapping[str, charts.Panel], words: str) -> None:
     """Show small multiples side by side, below each other on a phone; the first carries the words for all."""
     for column, (name, panel) in zip(st.columns(max(len(made), 1)), made.items(), strict=False):
-        said = words if name == next(iter(made)) else f"{name}, described with the first chart of this row"
+        title = panel.spec["title"]["text"]
+        said = words if name == next(iter(made)) else f"{title}: described with the first chart of this row"
         column.vega_lite_chart(panel.rows, dict(panel.spec), theme=None, alt=said)
 
 
@@ -175,7 +176,7 @@ def downloads(race: run.Race) -> None:
 
 def preset_picker() -> None:
     """Offer the presets; choosing one sets everything else to what it says."""
-    st.segmented_control(
+    st.pills(
         "Preset",
         run.preset_ids(),
         format_func=lambda id: workload.scenario(id).title,
@@ -183,14 +184,14 @@ def preset_picker() -> None:
         required=True,
         on_change=restore_preset,
         label_visibility="collapsed",
+        wrap=True,
     )
 
 
 def intent(state: HomeState) -> None:
     """Say what the preset is about, and whether it has been changed."""
-    made = workload.scenario(state.preset)
     changed = " *Changed by you.*" if state != run.presets()[state.preset] else ""
-    st.markdown(f"{made.sentence} {made.question}{changed}", width=540)
+    st.markdown(workload.scenario(state.preset).sentence + changed, width=540)
 
 
 def _scale(field: str, state: HomeState) -> list[int]:

@@ -99,8 +99,8 @@ def test_terms_open_with_the_keyboard(page: Page, address: str) -> None:
 
 def test_every_chart_has_words(page: Page, address: str) -> None:
     open_race(page, address)
-    expect(page.get_by_role("img", name=re.compile("Latency by request class"))).to_be_attached(timeout=20_000)
-    expect(page.get_by_role("img", name=re.compile("Requests that met their limits"))).to_be_attached()
+    for words in ("Latency by request class", "Requests that met their limits", "Latency of each request against"):
+        expect(page.locator(f'[role="graphics-document"][aria-label^="{words}"]')).to_be_attached(timeout=20_000)
 
 
 def test_downloads_hold_the_run(page: Page, address: str) -> None:

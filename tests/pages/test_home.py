@@ -95,7 +95,7 @@ def test_a_moved_slider_moves_the_link_and_the_run() -> None:
 
 def test_a_preset_sets_everything_else() -> None:
     app = opened(seed="3", load="90")
-    app.get("button_group")[0].set_value(["quiet_hour"]).run()
+    app.get("button_group")[0].set_value("quiet_hour").run()
     healthy(app)
     assert link(app) == {"preset": "quiet_hour"}
 
