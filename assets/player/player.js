@@ -1692,10 +1692,10 @@ class Player {
     if (parts.length) parts.push(["."]);
     putParts(this.timeline.sentence, parts);
     putParts(this.dockSays, parts);
-    const x = this.timeline.x(this.t), right = x > this.timeline.width * 0.62;
+    const x = this.timeline.x(this.t), right = x > this.timeline.width - 340;
     this.timeline.sentence.style.left = right ? "" : `${Math.min(x + 12, this.timeline.width - 60)}px`;
     this.timeline.sentence.style.right = right ? `${this.timeline.width - x + 12}px` : "";
-    this.timeline.sentence.style.textAlign = right ? "right" : "left";
+    this.timeline.sentence.classList.toggle("over", right);
   }
 
   destroy() {

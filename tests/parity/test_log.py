@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine import log
-from engine.records import EVICT, FREE, HIT, IDLE, PREEMPT, TAKE, Result, Trace
+import engine
+from engine import log, rulebooks
+from engine.records import EVICT, FREE, HIT, IDLE, PREEMPT, TAKE, Result, Settings, Trace
 from tests.player import sample
 
 STATES = {TAKE: log.RUNNING, HIT: log.SHARED, IDLE: log.CACHED, FREE: log.EMPTY, EVICT: log.EMPTY}
@@ -173,6 +174,29 @@ def test_the_players_decoder_reads_the_same_arrays(tmp_path: Path) -> None:
         assert length == len(flat), name
         assert total == pytest.approx(flat.sum(), rel=1e-12), name
         assert mixed == pytest.approx((flat * weights).sum(), rel=1e-9), name
+
+
+def test_the_players_batch_and_line_equal_the_engines_at_every_step(tmp_path: Path) -> None:
+    """Running, waiting and decoding counts that the player derives from moves against what each step recorded."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node is not installed: the player's model is checked where it is.")
+    load = sample.trace(120, 15.0, seed=8)
+    settings = Settings(64, 1024, 1200)
+    record = ("requests", "steps", "moves", "blocks")
+    books = [rulebooks.load(id) for id in ("vllm_v1", "vllm_v1_watermark", "shortest_prompt")]
+    results = [engine.simulate(load, settings, sample.PROFILE, book, record) for book in books]
+    assert any(r.requests is not None and r.requests["preemptions"].sum() > 0 for r in results), "nobody was preempted"
+    (tmp_path / "race.bin").write_bytes(log.encode(load, results, meta={}))
+    script = ROOT / "tests" / "player" / "scenes.mjs"
+    out = subprocess.run(
+        [node, str(script), str(tmp_path / "race.bin")], capture_output=True, text=True, timeout=60, check=True
+    )
+    for i, seen in enumerate(json.loads(out.stdout)):
+        steps = results[i].steps
+        assert steps is not None
+        for name in ("running", "waiting", "decode_seqs"):
+            assert seen[name] == steps[name].tolist(), name
 
 
 def test_the_players_own_functions() -> None:
