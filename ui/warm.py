@@ -21,6 +21,7 @@ def up() -> float:
     from ui import charts, controls, player, run, text  # noqa: F401
 
     _compile()
+    _default_race()
     text.glossary()
     gc.collect()
     gc.freeze()
@@ -48,6 +49,19 @@ def _compile() -> None:
     books = list(run.books().values())
     results = [engine.simulate(trace, engine.Settings(4, 256, 24), profile, book, run.RECORD) for book in books]
     player.encode(results[:3], trace, meta={})
+
+
+def _default_race() -> None:
+    """Run what nearly every visitor sees first, and build the form of each of its charts."""
+    from ui import charts, run
+    from ui.palette import Mode
+
+    race = run.race(run.presets()[run.preset_ids()[0]])
+    modes: tuple[Mode, ...] = ("light", "dark")
+    for mode in modes:
+        charts.distributions(race, "latency", mode)
+        charts.goodput(race, mode)
+        charts.helped_and_hurt(race, mode)
 
 
 if __name__ == "__main__":
