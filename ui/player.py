@@ -109,6 +109,7 @@ def show(
     answer: Mapping[str, Any] | None = None,
     bound_us: ArrayLike | None = None,
     cache: str | None = None,
+    explain: bool = False,
 ) -> dict[str, Any]:
     """Draw a race, a lane a result, and return what the viewer asks: {"why": None or {...}}.
 
@@ -118,13 +119,14 @@ def show(
     id), `mark_class` (class marked on the track), `speed`, `start_us`, `autoplay`, `lanes`: one mapping a result that
     overrides id, name, short, label, claim, color, knows, serve, source, price_note, gpu_note.
 
-    `why` is set for one run after a click on an evicted or cached square: {lane: id, step, square, t_us, evicted: bool,
-    blocks: [first, last]} (physical ids of the square's blocks; the eviction is the last one at or before `step`).
+    With `explain`, `why` is set for one run after a click on an evicted or cached square: {lane: id, step, square,
+    t_us, evicted: bool, blocks: [first, last]} (physical ids of the square's blocks; the eviction is the last one at or
+    before `step`); without it a click follows the request.
     Answer it by passing `answer` on the next run: {title, text, columns, rows (first cell = name), victim (row),
     scores (numbers for the line), score_label, note, for: the `why` it answers}. `cache`: a string that names the race
     (its settings as text), so that the log is packed once; without it the log is packed on each run.
     """
-    words = json.dumps(dict(meta or {}), sort_keys=True)
+    words = json.dumps({"explain": explain, **(meta or {})}, sort_keys=True)
     bound = None if bound_us is None else np.asarray(bound_us)
     blob = (
         encode(results, trace, meta=json.loads(words), bound_us=bound)

@@ -862,7 +862,7 @@ class Timeline {
     Object.assign(this, { width, look, scale, compact });
     this.diff = { top: 4, floor: 0, tall: 54 * scale };
     this.track = this.diff.tall + 22;
-    this.curves = { top: this.track + 34 * scale, tall: scale > 1.2 ? 96 : 124 }; // shorten curves, not type
+    this.curves = { top: this.track + 34 * scale, tall: scale > 1.2 ? 96 : 112 }; // shorten curves, not type
     this.height = this.curves.top + this.curves.tall + 24 * scale;
     this.pad = compact ? 0 : 44; // room for the axis' numbers, left of the shared time axis
     this.root.style.setProperty("--pad", `${this.pad}px`);
@@ -1085,14 +1085,14 @@ class Timeline {
       return;
     }
     rows.forEach(([, words, colour, line], i) => {
-      const y = this.curves.top + (6 + 18 * i) * scale;
-      write(words, 36, y, "left", colour);
+      const y = this.curves.top + (6 + 18 * i) * scale, left = this.compact ? 38 : 4; // past the axis' numbers
+      write(words, left + 32, y, "left", colour);
       c.strokeStyle = colour;
       c.lineWidth = line.width;
       c.setLineDash(line.dash);
       c.beginPath();
-      c.moveTo(4, y);
-      c.lineTo(28, y);
+      c.moveTo(left, y);
+      c.lineTo(left + 24, y);
       c.stroke();
       c.setLineDash([]);
       c.lineWidth = 4;
@@ -1178,6 +1178,7 @@ class Player {
     this.hovered = this.pinned = -1;
     this.build();
     this.layout(true);
+    this.painted();
     if (first && !this.still && this.meta.autoplay !== false) {
       this.opening = setTimeout(() => { if (!this.touched && !this.gone) this.play(); }, 800);
     }
@@ -1437,7 +1438,7 @@ class Player {
 
   /** At rest: words for screen readers, and nothing to Python unless someone waits for an answer. */
   settled() {
-    if (!this.log) return;
+    if (!this.log || this.gone) return;
     this.draw(0, -1);
     const rows = this.views.filter((v) => !v.root.hidden).length ? this.views.map((v) => {
       if (!v.scene || v.root.hidden) { v.scene = v.lane.scene(this.t); v.scene.waiting.step = v.scene.step; if (v.look) v.words(this.t); }
@@ -1550,7 +1551,7 @@ class Player {
     const { lane } = view, { state, request } = lane.cell(this.frame, square);
     const evicted = lane.lastEviction(square, this.t, Math.max(2e6, this.flash_us));
     view.selected = square;
-    if (evicted < 0 && state !== CACHED && state !== SHARED) { this.follow(state ? request : -1); return; }
+    if (!this.meta.explain || (evicted < 0 && state !== CACHED && state !== SHARED)) { this.follow(state ? request : -1); return; }
     if (this.playing) this.pause();
     this.hover(-1);
     this.pinned = -1;
@@ -1560,8 +1561,9 @@ class Player {
     this.asking = { view, square, lane: lane.id, step, t_us: Math.round(lane.start_us[step] ?? t), evicted: evicted >= 0,
       blocks: [first, Math.min(lane.blocks, first + lane.blocks_per_square - 1)] };
     const title = evicted >= 0 ? `Why was a block evicted at ${number(this.asking.t_us / 1e6, 1)}${FIXED}s?` : "What is this cached block worth?";
-    this.openPopover(title, h("p", { role: "status" }, "asking…"));
-    this.asked_at = performance.now();
+    const wait = h("p", { role: "status" }, "asking…");
+    this.openPopover(title, wait);
+    setTimeout(() => put(wait, "No answer came within 10 seconds. Close this and click again."), 10000);
     this.send?.setTriggerValue("why", { lane: lane.id, step, square, t_us: this.asking.t_us, evicted: evicted >= 0, blocks: this.asking.blocks });
   }
 
