@@ -1,0 +1,130 @@
+"""Law L8 and the information classes: a rule acts on what it may know, and on nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from instances import instances
+from laws.worlds import IDS, RULES, World, hold
+
+import engine
+from engine.policy import CLAIRVOYANT, ONLINE, ONLINE_OPTIONAL, PREDICTED, Policy
+from engine.records import FINISH, MOVE_DTYPE
+from engine.simulate import Run
+
+EXAMPLES = 40
+ONLINE_RULES = [(rule, id) for rule, id in zip(RULES, IDS, strict=True) if rule.knows != "clairvoyant"]
+NEVER = [(rule, id) for rule, id in zip(RULES, IDS, strict=True) if rule.refresh == "never" and rule.decides != "evict"]
+
+
+def cut(trace: engine.Trace, output: np.ndarray) -> engine.Trace:
+    """Return the trace with shorter outputs, and nothing else changed."""
+    hashes = None
+    if trace.block_hashes is not None:
+        offsets, flat = trace.block_hashes
+        blocks = (trace.prompt_tokens + output) // 16
+        lists = [flat[at : at + count] for at, count in zip(offsets[:-1], blocks, strict=True)]
+        hashes = (np.cumsum([0, *map(len, lists)]), np.concatenate(lists))
+    return replace(trace, output_tokens=output, block_hashes=hashes)
+
+
+@pytest.mark.parametrize("rule", [r for r, _ in ONLINE_RULES], ids=[i for _, i in ONLINE_RULES])
+def test_l8_unseen_output_lengths_change_nothing_before_they_are_seen(rule: Policy) -> None:
+    same_steps = []
+
+    def law(world: World) -> None:
+        longer, *rest = world
+        rng = np.random.default_rng(int(longer.prompt_tokens.sum()))
+        shorter = np.where(
+            rng.random(len(longer)) < 0.4, rng.integers(1, longer.output_tokens + 1), longer.output_tokens
+        )
+        differs = np.flatnonzero(shorter != longer.output_tokens)
+        if not len(differs):
+            return
+        parts = ("steps", "scheduled", "moves", "blocks")
+        a = engine.simulate(cut(longer, shorter), *rest, record=parts)
+        b = engine.simulate(longer, *rest, record=parts)
+        ends = a.moves[(a.moves["kind"] == FINISH) & np.isin(a.moves["request"], differs)]
+        seen = int(ends["step"].min())  # the first of the shorter answers ends in this step, and is noticed after it
+        assert a.steps[: seen + 1].tobytes() == b.steps[: seen + 1].tobytes()
+        upto = a.scheduled.step_offsets[seen + 1]
+        assert b.scheduled.step_offsets[seen + 1] == upto
+        assert (a.scheduled.request[:upto] == b.scheduled.request[:upto]).all()
+        assert (a.scheduled.tokens[:upto] == b.scheduled.tokens[:upto]).all()
+        before = [np.array(m[m["step"] < seen], MOVE_DTYPE).tobytes() for m in (a.moves, b.moves)]
+        assert before[0] == before[1]
+        events = a.blocks.step_offsets[seen]
+        assert (a.blocks.block[:events] == b.blocks.block[:events]).all()
+        assert (a.blocks.kind[:events] == b.blocks.kind[:events]).all()
+        same_steps.append(seen + 1)
+
+    hold(rule, law, EXAMPLES)
+    assert len(same_steps) >= EXAMPLES / 3
+    assert max(same_steps) >= 20  # the schedules had something to agree on
+
+
+def test_l8_notices_a_rule_that_looks_at_the_answer() -> None:
+    """The law can fail: two traces that differ in what a rule does see part at once."""
+    knobs = engine.Settings(max_num_seqs=1, max_num_batched_tokens=64, num_gpu_blocks=32)
+    clock = engine.Profile("clock", t0_ps=1_000_000_000, per_token_ps=1_000_000)
+    book = engine.Rulebook(
+        "told", "told", order="gpu_time", mechanisms=replace(engine.Rulebook("", "").mechanisms, preempted="by_key")
+    )
+    first = []
+    for told in ([5, 9], [9, 5]):
+        trace = engine.Trace([0, 0], [20, 20], [5, 5], predicted_tokens=told)
+        first.append(int(engine.simulate(trace, knobs, clock, book).scheduled.request[0]))
+    assert first == [0, 1]
+
+
+@pytest.mark.parametrize("rule", [r for r, _ in NEVER], ids=[i for _, i in NEVER])
+def test_a_rule_that_never_refreshes_keys_each_row_from_that_row_alone(rule: Policy) -> None:
+    @settings(
+        max_examples=EXAMPLES, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+    )
+    @given(instances())
+    def check(world: World) -> None:
+        trace, knobs, profile, _ = world
+        by_key = engine.records.Mechanisms(preempted="by_key")
+        run = Run(trace, knobs, profile, engine.Rulebook("one", "one", **{rule.decides: rule.id}, mechanisms=by_key))
+
+        def key(rows: list[int]) -> np.ndarray:
+            keys = rule(run.view(rule, rows, True))
+            parts = (keys.base, keys.per_ms, keys.per_token, keys.per_computed)
+            return np.stack([np.broadcast_to(np.asarray(part, float), len(rows)) for part in parts])
+
+        everyone = list(range(len(trace)))
+        some = everyone[::2][::-1]
+        assert (key(some) == key(everyone)[:, some]).all()
+        assert (key([everyone[-1]])[:, 0] == key(everyone)[:, -1]).all()
+
+    check()
+
+
+@pytest.mark.parametrize("rule", RULES, ids=IDS)
+def test_a_rule_cannot_read_a_column_beyond_its_class(rule: Policy) -> None:
+    trace = engine.Trace([0, 5], [40, 50], [7, 8], predicted_tokens=[6, 9], tool=[0, -1])
+    knobs = engine.Settings(max_num_seqs=4, max_num_batched_tokens=64, num_gpu_blocks=32)
+    profile = engine.Profile("clock", t0_ps=1_000_000_000, per_token_ps=1_000_000)
+    mechanisms = engine.records.Mechanisms(preempted="by_key")
+    run = Run(trace, knobs, profile, engine.Rulebook("one", "one", **{rule.decides: rule.id}, mechanisms=mechanisms))
+    view = run.view(rule, [0, 1], True)
+    may = {*ONLINE, *ONLINE_OPTIONAL}
+    if rule.knows != "online":
+        may |= {"predicted_tokens"}  # low and high are not in this trace
+    if rule.knows == "clairvoyant":
+        may |= {*CLAIRVOYANT}
+    if rule.refresh == "never":
+        may -= {"arrival_ms", "done_tokens", "computed_tokens", "uncached_tokens"}
+    for rows in (view.rows, view.waiting, view.running, view.recent(1e9)):
+        for name in {*ONLINE, *ONLINE_OPTIONAL, *PREDICTED, *CLAIRVOYANT}:
+            if name in may:
+                assert len(getattr(rows, name)) == len(rows)
+            else:
+                with pytest.raises(AttributeError, match=name):
+                    getattr(rows, name)
+    assert (view.blocks is None) == (rule.decides != "evict")
+    assert (view.census is None) == (not rule.census)
