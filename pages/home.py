@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from ui import charts, controls, run, text
+from ui import charts, controls, run, text, views
 
 state, note = controls.settle()
 
@@ -19,7 +19,6 @@ controls.say(note, trouble)
 controls.stage(race)
 
 facts = run.facts(race)
-mode = controls.mode()
 told, measured = st.columns([5, 6], gap="large")
 with told:
     tie = len(race.results) > 1 and facts["spread_percent"] < run.TIE_PERCENT
@@ -28,29 +27,18 @@ with told:
 with measured:
     st.table(charts.summary_frame(race), border="horizontal", alt="The figures of each lane")
 
-st.header("How long each class waits", anchor="waits")
-controls.distributions(race)
+st.header("Read the run", anchor="read")
+views.reading(race, facts)
 
-st.header("Who kept their promise", anchor="goodput")
-text.show("home/goodput", **facts)
-controls.panels(charts.goodput(race, mode), charts.goodput_alt(race))
-
-st.header("Who was helped, who was hurt", anchor="helped")
-if race.compared:
-    text.show("home/helped_and_hurt", **facts)
-    controls.panels(charts.helped_and_hurt(race, mode), charts.helped_and_hurt_alt(race))
-else:
-    text.show("home/one_of_a_kind", **facts)
-
-st.header("What generalises", anchor="seeds")
-controls.seeds(state)
-
-st.header("What the price is", anchor="price")
-with st.container(width=720):
+price, honest = st.columns(2, gap="large")
+with price:
+    st.header("What the price is", anchor="price")
     text.show("home/price", **run.price_facts())
     text.show("home/bound", **facts)
+with honest:
+    st.header("What this does not show", anchor="limits")
     text.show("home/honest", **facts)
 
 st.header("Take the run with you", anchor="download")
 text.show("home/downloads")
-controls.downloads(race)
+views.downloads(race)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import streamlit as st
 
 from engine import workload
-from ui import charts, evidence, player, run, text
-from ui.palette import Mode
+from ui import player, run
 from ui.state import ERRORS, LOADS, MEMORIES, MOST_LANES, SEEDS, HomeState, decode, encode
 
 _FIELDS = ("preset", "lanes", "load", "memory", "error", "seed")
@@ -68,11 +66,6 @@ def restore_preset() -> None:
     _put(run.presets()[st.session_state[_key("preset")]])
 
 
-def mode() -> Mode:
-    """Return whether the visitor sees the light or the dark theme."""
-    return "dark" if st.context.theme.type == "dark" else "light"
-
-
 def run_or_last_good(state: HomeState) -> tuple[run.Race, str]:
     """Return the race of a state, or the last one that ran and the reason in a sentence."""
     try:
@@ -109,69 +102,6 @@ def say(note: str, trouble: str) -> None:
 def _plain(sentence: str) -> str:
     """Escape what markdown would read as form."""
     return re.sub(r"([\\`*_{}\[\]<>$#~:|])", r"\\\1", sentence)
-
-
-@st.fragment
-def distributions(race: run.Race) -> None:
-    """Show one measure's distributions; switching the measure reruns this part alone."""
-    measure = st.segmented_control(
-        "Measure",
-        list(run.MEASURES),
-        format_func=run.MEASURES.__getitem__,
-        default="latency",
-        required=True,
-        key="home_measure",
-        label_visibility="collapsed",
-    )
-    text.show("home/distributions")
-    panels(
-        charts.distributions(race, measure or "latency", mode()), charts.distributions_alt(race, measure or "latency")
-    )
-
-
-def panels(made: Mapping[str, charts.Panel], words: str) -> None:
-    """Show small multiples side by side, below each other on a phone; the first carries the words for all."""
-    for column, (name, panel) in zip(st.columns(max(len(made), 1)), made.items(), strict=False):
-        title = panel.spec["title"]["text"]
-        said = words if name == next(iter(made)) else f"{title}: described with the first chart of this row"
-        column.vega_lite_chart(panel.rows, dict(panel.spec), theme=None, alt=said)
-
-
-def seeds(state: HomeState) -> None:
-    """Show the stored repetition over seeds of the preset."""
-    command = f"python -m ui.evidence {state.preset}"
-    try:
-        stored, figures = evidence.load(state.preset), evidence.facts(state.preset)
-    except LookupError:
-        text.show("home/seeds_missing", command=command)
-        return
-    if replace(state, lanes=(), seed=0) != replace(run.presets()[state.preset], lanes=(), seed=0):
-        text.show("home/seeds_changed")
-    st.markdown(text.fill_claim(evidence.FOLDER / f"{state.preset}.md", figures))
-    text.show("home/seeds", baseline=run.books()[run.BASELINE].name, command=command, **figures)
-    panels(charts.seeds(stored, run.books(), mode()), charts.seeds_alt(stored, run.books()))
-
-
-def downloads(race: run.Race) -> None:
-    """Offer the run as two tables; they are written when asked for."""
-    stem = run.file_stem(race.state)
-    with st.container(horizontal=True):
-        st.download_button(
-            "Requests (CSV)",
-            lambda: run.requests_csv(race),
-            file_name=f"{stem}-requests.csv",
-            mime="text/csv",
-            on_click="ignore",
-            key="home_requests_csv",
-        )
-        st.download_button(
-            "Steps (CSV)",
-            lambda: run.steps_csv(race),
-            file_name=f"{stem}-steps.csv",
-            mime="text/csv",
-            on_click="ignore",
-            key="home_steps_csv",
-        )
 
 
 def preset_picker() -> None:

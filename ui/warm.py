@@ -18,7 +18,7 @@ def up() -> float:
     import altair  # noqa: F401
     import pandas  # noqa: F401
 
-    from ui import charts, controls, player, run, text  # noqa: F401
+    from ui import charts, controls, player, run, text, views  # noqa: F401
 
     _compile()
     _default_race()

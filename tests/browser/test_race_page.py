@@ -99,8 +99,17 @@ def test_terms_open_with_the_keyboard(page: Page, address: str) -> None:
 
 def test_every_chart_has_words(page: Page, address: str) -> None:
     open_race(page, address)
-    for words in ("Latency by request class", "Requests that met their limits", "Latency of each request against"):
+    tabs = {
+        "Who waits how long": "Latency by request class",
+        "Who is helped, who pays": "Latency of each request against",
+        "Limits kept": "Requests that met their limits",
+        "Over many seeds": "Differences from the baseline over seeds",
+    }
+    complaints = serve.watch(page)
+    for tab, words in tabs.items():
+        page.get_by_role("tab", name=tab).click()
         expect(page.locator(f'[role="graphics-document"][aria-label^="{words}"]')).to_be_attached(timeout=20_000)
+    assert not complaints
 
 
 def test_downloads_hold_the_run(page: Page, address: str) -> None:

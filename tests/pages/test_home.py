@@ -109,8 +109,37 @@ def test_a_link_reproduces_the_words_to_the_digit() -> None:
     assert words(again) == words(opened(**query))
 
 
+@pytest.mark.parametrize(
+    ("tab", "words_there"),
+    [
+        ("Who waits how long", "Marks stand at P50 and P99"),
+        ("Who is helped, who pays", "Every dot is one request"),
+        ("Limits kept", "counts the requests that kept both limits"),
+        ("Over many seeds", "paired 95 % intervals"),
+    ],
+)
+def test_each_tab_opens(tab: str, words_there: str) -> None:
+    app = AppTest.from_file(SHELL, default_timeout=120)
+    app.session_state["home_view"] = tab
+    app.run()
+    healthy(app)
+    assert words_there in re.sub(r"<[^>]+>", "", words(app))
+
+
+def test_changed_settings_are_told_apart_from_the_stored_repetition() -> None:
+    app = AppTest.from_file(SHELL, default_timeout=120)
+    app.session_state["home_view"] = "Over many seeds"
+    app.query_params["load"] = "90"
+    app.run()
+    healthy(app)
+    assert "the repetition below is still the preset" in words(app)
+
+
 def test_one_lane_alone_says_why_there_is_no_comparison() -> None:
-    app = opened(lanes="vllm_v1")
+    app = AppTest.from_file(SHELL, default_timeout=120)
+    app.session_state["home_view"] = "Who is helped, who pays"
+    app.query_params["lanes"] = "vllm_v1"
+    app.run()
     healthy(app)
     assert "Add a second lane" in words(app)
 

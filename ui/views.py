@@ -1,0 +1,111 @@
+"""What is read below the player: four views of one race, each drawn only while its tab is open.
+
+Vega draws on the page's main thread, as the player does: a dozen charts at once would hold the race up for a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import streamlit as st
+
+from ui import charts, evidence, run, text
+from ui.palette import Mode
+from ui.state import HomeState
+
+
+def mode() -> Mode:
+    """Return whether the visitor sees the light or the dark theme."""
+    return "dark" if st.context.theme.type == "dark" else "light"
+
+
+def panels(made: Mapping[str, charts.Panel], words: str) -> None:
+    """Show small multiples side by side, below each other on a phone; the first carries the words for all."""
+    for column, (name, panel) in zip(st.columns(max(len(made), 1)), made.items(), strict=False):
+        title = panel.spec["title"]["text"]
+        said = words if name == next(iter(made)) else f"{title}: described with the first chart of this row"
+        column.vega_lite_chart(panel.rows, dict(panel.spec), theme=None, alt=said)
+
+
+@st.fragment
+def reading(race: run.Race, facts: Mapping[str, Any]) -> None:
+    """Show the tabs; opening another one reruns this part alone."""
+    names = ["Who waits how long", "Who is helped, who pays", "Limits kept", "Over many seeds"]
+    waits, helped, kept, seeds = st.tabs(names, key="home_view", on_change="rerun")
+    if waits.open:
+        with waits:
+            _waits(race)
+    if helped.open:
+        with helped:
+            _helped(race, facts)
+    if kept.open:
+        with kept:
+            text.show("home/goodput", **facts)
+            panels(charts.goodput(race, mode()), charts.goodput_alt(race))
+    if seeds.open:
+        with seeds:
+            _seeds(race.state)
+
+
+def _waits(race: run.Race) -> None:
+    """Show one measure's distributions; switching the measure reruns this part alone."""
+    measure = st.segmented_control(
+        "Measure",
+        list(run.MEASURES),
+        format_func=run.MEASURES.__getitem__,
+        default="latency",
+        required=True,
+        key="home_measure",
+        label_visibility="collapsed",
+    )
+    text.show("home/distributions")
+    panels(
+        charts.distributions(race, measure or "latency", mode()), charts.distributions_alt(race, measure or "latency")
+    )
+
+
+def _helped(race: run.Race, facts: Mapping[str, Any]) -> None:
+    if race.compared:
+        text.show("home/helped_and_hurt", **facts)
+        panels(charts.helped_and_hurt(race, mode()), charts.helped_and_hurt_alt(race))
+    else:
+        text.show("home/one_of_a_kind", **facts)
+
+
+def _seeds(state: HomeState) -> None:
+    """Show the stored repetition over seeds of the preset."""
+    command = f"python -m ui.evidence {state.preset}"
+    try:
+        stored, figures = evidence.load(state.preset), evidence.facts(state.preset)
+    except LookupError:
+        text.show("home/seeds_missing", command=command)
+        return
+    if replace(state, lanes=(), seed=0) != replace(run.presets()[state.preset], lanes=(), seed=0):
+        text.show("home/seeds_changed")
+    st.markdown(text.fill_claim(evidence.FOLDER / f"{state.preset}.md", figures))
+    text.show("home/seeds", baseline=run.books()[run.BASELINE].name, command=command, **figures)
+    panels(charts.seeds(stored, run.books(), mode()), charts.seeds_alt(stored, run.books()))
+
+
+def downloads(race: run.Race) -> None:
+    """Offer the run as two tables; they are written when asked for."""
+    stem = run.file_stem(race.state)
+    with st.container(horizontal=True):
+        st.download_button(
+            "Requests (CSV)",
+            lambda: run.requests_csv(race),
+            file_name=f"{stem}-requests.csv",
+            mime="text/csv",
+            on_click="ignore",
+            key="home_requests_csv",
+        )
+        st.download_button(
+            "Steps (CSV)",
+            lambda: run.steps_csv(race),
+            file_name=f"{stem}-steps.csv",
+            mime="text/csv",
+            on_click="ignore",
+            key="home_steps_csv",
+        )
