@@ -1,12 +1,12 @@
 """The server's step loop in machine code: vLLM V1's scheduler, block pool and prefix index; equals `reference.py`.
 
 Everything that calls each other lives in this one file, because Numba's disk cache looks at no other. Integers only,
-but for the keys that rules write. Numbers in brackets are the rules of the recorded scheduler, as in the reference twin.
+but for the keys that rules write. Numbers in brackets are the recorded scheduler's rules, as in the reference twin.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -138,25 +138,26 @@ class State(NamedTuple):
     req: np.ndarray  # int64[REQ_ROWS, n]
     table: np.ndarray  # int32[sum of blocks]: block table, at req[TABLE, i]
     pool: Pool
-    index: Index
+    prefixes: Index
     flow: Flow
     queue: Queue
     logs: Logs
 
 
-inner = njit(cache=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, _nrt=False)
+_INNER: Any = {"cache": True, "nogil": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "_nrt": False}
+inner = njit(**_INNER)
 """Decorate a function that only kernels call.
 
 No wrapper for Python, which would double the time to compile. No reference counts (`_nrt=False`), which would cost
-more than the work: nothing is allocated in the step loop, and the caller holds every array. Measured: 160 ns a scheduled
-sequence with them.
+more than the work: nothing is allocated in the step loop, and the caller holds every array. With them a scheduled
+sequence took 160 ns, without them about 20.
 """
 
-inlined = njit(cache=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, _nrt=False, forceinline=True)
+inlined = njit(**_INNER, forceinline=True)
 """The same for what is called from one place each step: handing over the whole State costs as much as a step."""
 
 
-# -- small pieces ---------------------------------------------------------------------------------------------------
+# -- small pieces ----------------------------------------------------------------------------------------
 
 
 @inlined
@@ -180,7 +181,7 @@ def _key(key, i, t_us, done, computed):
     return key[i, 0] + key[i, 1] * (t_us / 1000.0) + key[i, 2] * done + key[i, 3] * computed
 
 
-# -- heap of requests to come, by (arrival, row) ------------------------------------------------------------------------
+# -- heap of requests to come, by (arrival, row) ---------------------------------------------------------
 
 
 @inner
@@ -223,7 +224,7 @@ def _coming_pop(heap, now):
     return heap[n, 1]
 
 
-# -- heap of evictable blocks, by (tier, key, release) --------------------------------------------------------------------
+# -- heap of evictable blocks, by (tier, key, release) ---------------------------------------------------
 
 
 @inner
@@ -309,7 +310,7 @@ def _set_tier(pool, b, tier):
             _sift_down(pool, pool.blk[b, HPOS])
 
 
-# -- free list, prefix index, pins, census ---------------------------------------------------------------------------------
+# -- free list, prefix index, pins, census ---------------------------------------------------------------
 
 
 @inlined
@@ -504,7 +505,7 @@ def _release(c, req, table, pool, index, logs, i, tool):
     req[HELD, i] = 0
 
 
-# -- waiting line --------------------------------------------------------------------------------------------------------
+# -- waiting line ----------------------------------------------------------------------------------------
 
 
 @inner
@@ -604,7 +605,7 @@ def uncached(caching, block_size, req, index, rows):
     return out
 
 
-# -- the two phases ----------------------------------------------------------------------------------------------------------
+# -- the two phases --------------------------------------------------------------------------------------
 
 
 @inner
@@ -631,12 +632,12 @@ def _preempt(c, s, v):
         s.queue.run[k] = s.queue.run[k + 1]
     now[N_RUN] -= 1
     _note_move(c.keep_moves, s.logs, i, PREEMPT, req[COMP, i])
-    _release(c, req, s.table, s.pool, s.index, s.logs, i, 0)
+    _release(c, req, s.table, s.pool, s.prefixes, s.logs, i, 0)
     req[COMP, i] = 0
     req[HITB, i] = 0
     req[PREEMPTS, i] += 1
     now[PREEMPTED] += 1
-    _wait(c, s.queue, s.pool, s.index, i, c.positional)
+    _wait(c, s.queue, s.pool, s.prefixes, i, c.positional)
 
 
 @inner
@@ -698,10 +699,10 @@ def _serve_running(c, s, budget, threshold):
                     if c.newest:
                         break
                     continue  # priority and keyed victims: later ones may matter more
-            _take_new(c.keep_events, req, s.table, s.pool, s.index, s.logs, i, new)
+            _take_new(c.keep_events, req, s.table, s.pool, s.prefixes, s.logs, i, new)
             held += new
         if c.caching and (n > 1 or end == held * size):  # a single token fills a block only at its end
-            _register(c, s.pool.blk, s.table, s.index, i, req[TABLE, i], comp // size, end // size)
+            _register(c, s.pool.blk, s.table, s.prefixes, i, req[TABLE, i], comp // size, end // size)
         sched[np.uint64(q), 0], sched[np.uint64(q), 1] = i, n
         q += 1
         budget -= n
@@ -780,10 +781,10 @@ def _peak_fits(size, usable, queue, i, hits, idle):
 def _try_admit(c, s, i, budget, threshold):
     """Admit waiting request i if it fits; return the tokens it got, 0 if none."""
     req, blk, now, size = s.req, s.pool.blk, s.now, c.block_size
-    ident, first_copy = s.index.ident, s.index.first_copy
-    hits, idle, at = 0, 0, s.index.ident_at[i]
+    ident, first_copy = s.prefixes.ident, s.prefixes.first_copy
+    hits, idle, at = 0, 0, s.prefixes.ident_at[i]
     if c.caching:
-        hits = _hits(s.index, i, (req[LEN, i] - 1) // size)
+        hits = _hits(s.prefixes, i, (req[LEN, i] - 1) // size)
         for k in range(hits):
             if blk[first_copy[ident[at + k]], USERS] == 0:
                 idle += 1
@@ -816,7 +817,7 @@ def _try_admit(c, s, i, budget, threshold):
                 _unlink(blk, b)
             now[N_FREE] -= 1
             if c.census:
-                _touch(s.index, blk[b, IDENT])
+                _touch(s.prefixes, blk[b, IDENT])
         if fresh or blk[b, HITS] == 0:
             _note_event(c.keep_events, s.logs, b, i, HIT)
         blk[b, USERS] += 1
@@ -824,9 +825,9 @@ def _try_admit(c, s, i, budget, threshold):
         s.table[req[TABLE, i] + k] = b
     req[HELD, i] = hits
     req[COMP, i] = hits * size
-    _take_new(c.keep_events, req, s.table, s.pool, s.index, s.logs, i, new)
+    _take_new(c.keep_events, req, s.table, s.pool, s.prefixes, s.logs, i, new)
     if c.caching:
-        _register(c, blk, s.table, s.index, i, req[TABLE, i], hits, (hits * size + n) // size)
+        _register(c, blk, s.table, s.prefixes, i, req[TABLE, i], hits, (hits * size + n) // size)
     return n
 
 
@@ -857,7 +858,7 @@ def _serve_waiting(c, s, budget, threshold):
             ahead += 1
             req[TRIED, i] = now[STEP]
             continue
-        _leave_line(c, s.queue, s.pool, s.index, i, ahead)
+        _leave_line(c, s.queue, s.pool, s.prefixes, i, ahead)
         s.queue.run[now[N_RUN]] = i
         now[N_RUN] += 1
         req[PLACE, i] = RUNNING
@@ -933,7 +934,7 @@ def _finish(c, s, i):
     req[STATUS, i] = FINISHED if req[DONE, i] == req[OUTPUT, i] else LENGTH_CAPPED
     req[PLACE, i] = AWAY
     _note_move(c.keep_moves, s.logs, i, FINISH, req[COMP, i])
-    _release(c, req, s.table, s.pool, s.index, s.logs, i, req[TOOL, i])
+    _release(c, req, s.table, s.pool, s.prefixes, s.logs, i, req[TOOL, i])
     now[FINISHED_SINCE] = 1
     now[LAST_FINISH] = now[STEP]
     for k in range(flow.child_at[i], flow.child_at[i + 1]):
@@ -967,7 +968,7 @@ def _enqueue_arrivals(c, s):
         else:
             now[NEXT_STATIC] += 1
         s.req[ARRIVAL, i] = t
-        _wait(c, s.queue, s.pool, s.index, i, 0)
+        _wait(c, s.queue, s.pool, s.prefixes, i, 0)
 
 
 @njit(cache=True, nogil=True)

@@ -51,9 +51,9 @@ class Requests:
 class Census:
     """What became of released blocks, by kind k and idle age; evicted blocks still count (no survivor bias).
 
-    A block's kind is `((min(hits, 3) * classes + class_id) * 2 + generated) * 2 + tool`, fixed when its last user leaves:
-    `hits` since it was computed, the class of the leaving request, whether it holds generated tokens, whether that
-    request ended in a tool call. `waiting_since[k, s]`: identities released in second s of the run and not asked for since.
+    A block's kind is `((min(hits, 3) * classes + class_id) * 2 + generated) * 2 + tool`, fixed when its last user
+    leaves: `hits` since it was computed, the class of the leaving request, whether it holds generated tokens, whether
+    that request ended in a tool call. `waiting_since[k, s]`: identities released in second s and not asked for since.
     `reuses[k, age_bin]`: identities asked for again at an idle age in that bin; edges in `AGE_EDGES_S`.
     """
 
@@ -69,7 +69,7 @@ AGE_EDGES_S = np.array([0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048], d
 
 @dataclass(frozen=True)
 class Blocks:
-    """Columns of the physical KV blocks, all of length num_gpu_blocks (block 0 is the null block): online facts only."""
+    """Columns of the physical KV blocks, length num_gpu_blocks (block 0 is the null block): online facts only."""
 
     idle: np.ndarray[Any, Any]
     """True where the block is cached and nobody uses it: only these can be evicted."""
@@ -87,8 +87,8 @@ class Blocks:
 class View:
     """What a rule may look at when it is asked for keys; all times in ms.
 
-    `rows`: the requests to key (newly waiting ones, or all waiting at a periodic refresh).
-    `waiting`, `running`: who waits and who runs now, empty unless `refreshed`. `recent(window_ms)`: those that arrived in the last window.
+    `rows`: the requests to key (newly waiting ones, or all waiting at a periodic refresh). `waiting`, `running`: who
+    waits and who runs now, empty unless `refreshed`. `recent(window_ms)`: those that arrived in the last window.
     `blocks`, `census`: only for eviction rules. `memory`: this rule's own notes, kept between calls of one run;
     `shared`: notes that the rules of one rulebook share. `refreshed`: True at a periodic refresh or the first call.
     """
@@ -116,8 +116,9 @@ class Keys:
 
     order, victim: key_i(t) = base_i + per_ms_i * t_ms + per_token_i * done_i + per_computed_i * computed_i, aligned
     with `view.rows` (victim: with `view.rows` too). Ties: order by (arrival, row); victim latest arrival, then
-    earliest in running. evict: key_b = `base_b`, aligned with the physical blocks, and `on_release[kind]` for blocks released
-    before the next refresh; ties in release order, tail block first; blocks without a cache key always go first.
+    earliest in running. evict: key_b = `base_b`, aligned with the physical blocks, and `on_release[kind]` for blocks
+    released before the next refresh; ties in release order, tail block first; blocks without a cache key always go
+    first.
     """
 
     base: ArrayLike = 0.0
@@ -154,9 +155,9 @@ def policy(
     """Register a rule under (decides, id).
 
     decides: `order | victim | evict`. knows: `online | predicted | clairvoyant`; the View lacks all else. refresh:
-    `never` (each request is keyed once, from its own row, without its arrival), `on_arrival` (when it starts to wait, also after
-    a preemption), `on_finish`, `every` (all waiting each `every_ms` on the grid of the clock, new ones in between when they start
-    to wait), `each_step`. census: keep `View.census` for this rule.
+    `never` (each request is keyed once, from its own row, without its arrival), `on_arrival` (when it starts to wait,
+    also after a preemption), `on_finish`, `every` (all waiting each `every_ms` on the grid of the clock, new ones in
+    between when they start to wait), `each_step`. census: keep `View.census` for this rule.
     """
     if decides not in ("order", "victim", "evict"):
         raise ValueError(f"rule {id!r} decides {decides!r}; use order, victim or evict.")

@@ -153,9 +153,9 @@ class Trace:
             raise ValueError("arrival_us goes beyond 2^53 microseconds (285 years); use microseconds from the start.")
         if n and max(int(self.prompt_tokens.max()), int(self.output_tokens.max())) > 2**30:
             raise ValueError("prompt_tokens and output_tokens must stay below 2^30 tokens a request.")
-        low, high = self.predicted_low, self.predicted_high
-        if low is not None and high is not None and (low > high).any():
-            raise ValueError(f"predicted_low exceeds predicted_high at row {int(np.argmax(low > high))}.")
+        lower, upper = self.predicted_low, self.predicted_high
+        if lower is not None and upper is not None and (lower > upper).any():
+            raise ValueError(f"predicted_low exceeds predicted_high at row {int(np.argmax(lower > upper))}.")
         if self.max_new_tokens is not None and (self.output_tokens > self.max_new_tokens).any():
             row = int(np.argmax(self.output_tokens > self.max_new_tokens))
             raise ValueError(f"output_tokens exceeds max_new_tokens at row {row}.")

@@ -253,9 +253,9 @@ class Server:
         ps = max(p.floor_ps, p.t0_ps + p.per_token_ps * tokens) + p.per_pair_ps * pairs + p.per_context_ps * context
         ps += p.per_past_ps * past + (p.per_mixed_context_ps * context if prefilling else 0) + p.per_seq_ps * decoding
         duration = ps // 1_000_000
-        row_of_step = (now, duration, tokens, decoding, context, len(self.running), len(self.waiting))
-        row_of_step += (self._free_count(), self.preempted, self.hit_tokens, self.evicted)
-        self.log_steps.append(row_of_step)
+        queues = (len(self.running), len(self.waiting), self._free_count())
+        counts = (self.preempted, self.hit_tokens, self.evicted)
+        self.log_steps.append((now, duration, tokens, decoding, context, *queues, *counts))
         self.log_scheduled.append(list(scheduled.items()))
         end = self.t_us = now + duration
         for row, n in scheduled.items():  # [11]
@@ -422,7 +422,7 @@ class Server:
             self.waiting_since[block.kind, self._second(self.t_us)] += 1
 
     def _second(self, t_us: int) -> int:
-        return min(t_us // 1_000_000, self.wants.census_seconds - 1)
+        return int(min(t_us // 1_000_000, self.wants.census_seconds - 1))
 
     def _forget(self, identity: int) -> tuple[int, int] | None:
         known = self.last_release.pop(identity, None)

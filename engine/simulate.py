@@ -132,7 +132,7 @@ class Run:
         self._due = {p.decides: 0 for p in self.rules}
         self._ask_once()
 
-    # -- asking the rules ---------------------------------------------------------------------------------------------
+    # -- asking the rules ------------------------------------------------------------------------------------
 
     def _ask_once(self) -> None:
         """Key every request by the rules that never refresh, and take the first eviction keys."""
@@ -222,7 +222,7 @@ class Run:
             raise ValueError(f"rule {self.evict.id!r} gave a key that is not a finite number.")
         self.server.write_eviction(base, on_release)
 
-    # -- running --------------------------------------------------------------------------------------------------------
+    # -- running ---------------------------------------------------------------------------------------------
 
     def advance(self, max_steps: int = NEVER_US) -> bool:
         """Run until `max_steps` steps are made in all or everything is served; return whether all is served."""
@@ -266,8 +266,8 @@ def _check(trace: Trace, settings: Settings, book: Rulebook, rules: tuple[Policy
     if whole.max() > room:
         row = int(np.argmax(whole))
         raise ValueError(
-            f"request {row} needs {int(whole[row])} tokens of KV cache, more than the {room} of {settings.usable_blocks} "
-            "usable blocks; give more blocks or shorten it."
+            f"request {row} needs {int(whole[row])} tokens of KV cache, more than the {room} of "
+            f"{settings.usable_blocks} usable blocks; give more blocks or shorten it."
         )
     if not settings.enable_chunked_prefill and whole.max() > settings.token_budget:
         row = int(np.argmax(whole))
@@ -403,7 +403,7 @@ class KernelServer:
                 logs = logs._replace(event=larger(logs.event, 8 * c.num_blocks))
         self.state = self.state._replace(logs=logs)
 
-    # -- what rules see and write -------------------------------------------------------------------------------------
+    # -- what rules see and write ----------------------------------------------------------------------------
 
     @property
     def t_us(self) -> int:
@@ -450,7 +450,7 @@ class KernelServer:
                 self.config.caching,
                 self.config.block_size,
                 self.state.req,
-                self.state.index,
+                self.state.prefixes,
                 np.asarray(rows, np.int64),
             )
         return self.state.req[_COLUMN[name]][rows]
@@ -475,7 +475,7 @@ class KernelServer:
         )
 
     def census(self) -> Census:
-        return Census(self.state.index.waiting_since, self.state.index.reuses, self.wants.classes)
+        return Census(self.state.prefixes.waiting_since, self.state.prefixes.reuses, self.wants.classes)
 
     def result(self, parts: tuple[str, ...], book: Rulebook, prices: Any) -> Result:
         s, logs = self.state, self.state.logs
@@ -578,7 +578,7 @@ def _allocate(trace: Trace, settings: Settings, wants: Wants, lookahead: bool) -
         req=req,
         table=np.zeros(int(table_at[-1]), np.int32),
         pool=kernel.Pool(now, blk, np.zeros(blocks), np.zeros(blocks, np.int64), np.zeros(16 * wants.classes)),
-        index=kernel.Index(
+        prefixes=kernel.Index(
             now=now,
             ident=ident,
             ident_at=ident_at,
