@@ -83,7 +83,11 @@ def encode(
     at = question_at(results)
     full: dict[str, Any] = {
         "classes": list(CLASSES),
-        "question": {"text": f"Which rule has finished the most requests at {at // 1_000_000} s?", "at_us": at},
+        "question": {
+            "text": f"Which rule has the shortest typical time to answer at {at // 1_000_000} s?",
+            "at_us": at,
+            "metric": "typical",
+        },
         "note": "the server starts empty",
         **meta,
     }

@@ -201,6 +201,12 @@ export function score(lane, metric, t) {
   return -(percentile(ages, metric === "worst" ? 0.99 : 0.5) ?? 0);
 }
 
+/** The score as it is shown, times to 0.1 s: what looks equal on screen is a tie. */
+export function shownScore(lane, metric, t) {
+  const s = score(lane, metric, t);
+  return metric === "finished" ? s : Math.round(s / 100) * 100;
+}
+
 /** The sentence under a waiting line; `behind`: how many wait behind the head, for the bracket. */
 export function lineSentence(lane, waiting, names) {
   const n = waiting.length;
@@ -1331,7 +1337,7 @@ class Player {
   }
 
   winners(options) {
-    const scores = options.map((l) => score(l, this.question.metric ?? "finished", this.question.at_us));
+    const scores = options.map((l) => shownScore(l, this.question.metric ?? "finished", this.question.at_us));
     const best = Math.max(...scores);
     return options.filter((_, i) => scores[i] === best);
   }
@@ -1340,11 +1346,12 @@ class Player {
     const q = this.question, best = this.winners(options), right = best.some((l) => l.id === this.guess);
     const metric = q.metric ?? "finished";
     const words = (lane) => {
-      const s = score(lane, metric, q.at_us);
+      const s = shownScore(lane, metric, q.at_us);
       return metric === "finished" ? number(s) : `${number(-s / 1000, 1)}${FIXED}s`;
     };
     const what = { finished: "requests finished", mean: "mean time to answer", typical: "typical time to answer", worst: "worst 1 % of times to answer" }[metric];
-    const head = !this.guess ? "Answer: " : right ? (best.length > 1 ? "Right, with a tie: " : "Right: ") : "Not so: ";
+    const tie = best.length > 1;
+    const head = !this.guess ? (tie ? "A tie: " : "Answer: ") : right ? (tie ? "Right, in a tie: " : "Right: ") : "Not so: ";
     const said = this.guess && !right ? ` You said ${this.shortName(options.find((l) => l.id === this.guess))}.` : "";
     const rows = [...options].sort((a, b) => score(b, metric, q.at_us) - score(a, metric, q.at_us));
     return h("p", {}, h("b", {}, head), `${what} at ${number(q.at_us / 1e6)}${FIXED}s: `,

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import { player } from "./load.mjs";
 
-const { Lane, countUpTo, lineSentence, number, percentile, score, spread, ticks, unwrap } = player;
+const { Lane, countUpTo, lineSentence, number, percentile, score, shownScore, spread, ticks, unwrap } = player;
 const NEVER = 2 ** 32 - 1;
 
 /** Two requests, 10 ms steps: 0 prefills in step 0 and makes 3 tokens; 1 arrives at 5 ms and is preempted once. */
@@ -60,6 +60,7 @@ test("unfinished requests count at their present age", () => {
   assert.equal(l.finishedBy(30000), 1);
   assert.equal(score(l, "finished", 30000), 1);
   assert.equal(score(l, "mean", 1e9), -37.5);
+  assert.equal(shownScore(l, "mean", 1e9), -0, "37.5 ms is shown as 0.0 s");
 });
 
 test("the price that binds is the one with the larger rent of the whole resource", () => {
