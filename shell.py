@@ -16,6 +16,5 @@ page = st.navigation(
 )
 # wide enough for three lanes on a projector; text keeps to columns of its own
 with st.container(horizontal_alignment="center"), st.container(key="site", width=1778):
-    text.show("home/wordmark")
     page.run()
     text.show("home/footer")

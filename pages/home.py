@@ -9,6 +9,8 @@ from ui import charts, controls, run, text, views
 state, note = controls.settle()
 
 with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+    with st.container(width="content"):
+        text.show("home/wordmark")
     controls.preset_picker()
     with st.popover("Change the experiment", type="tertiary", icon=":material/tune:"):
         controls.experiment(state)

@@ -77,13 +77,16 @@ def run_or_last_good(state: HomeState) -> tuple[run.Race, str]:
     return race, ""
 
 
+@st.fragment
 def stage(race: run.Race) -> None:
-    """Show the player. Its log is packed once for a setting, whoever asks."""
+    """Show the player. Its log is packed once for a setting, whoever asks; a click on a block reruns this alone."""
+    asked = getattr(st.session_state.get("race"), "why", None)
     player.show(
         race.results,
         race.trace,
         key="race",
         meta=run.player_meta(race),
+        answer=run.why(race, asked) if asked else None,
         bound_us=race.bound_us,
         cache=repr(race.state),
     )
@@ -121,7 +124,7 @@ def preset_picker() -> None:
 def intent(state: HomeState) -> None:
     """Say what the preset is about, and whether it has been changed."""
     changed = " *Changed by you.*" if state != run.presets()[state.preset] else ""
-    st.markdown(workload.scenario(state.preset).sentence + changed, width=540)
+    st.markdown(workload.scenario(state.preset).sentence + changed, width=470)
 
 
 def _scale(field: str, state: HomeState) -> list[int]:
