@@ -471,7 +471,7 @@ class LaneView {
       h("header", { className: "head" },
         h("h3", {}, lane.name, " ", h("small", {}, lane.label ?? "")),
         h("p", {}, lane.claim ?? ""),
-        h("div", { className: "tags" }, h("span", { className: "knows", title: knows[1], tabindex: "0" }, knows[0]), serve)),
+        h("div", { className: "tags" }, h("span", { className: "knows", role: "note", title: knows[1], "aria-label": `${knows[0]}: ${knows[1]}`, tabindex: "0" }, knows[0]), serve)),
       h("div", { className: "numbers" },
         h("span", { className: "finished" }, this.count, h("span", {}, "finished")),
         h("span", { className: "pair" }, "typical ", this.typical, FIXED + "s"),
@@ -524,7 +524,7 @@ class LaneView {
       event.preventDefault();
       event.stopPropagation();
     });
-    this.map.addEventListener("blur", () => { if (!this.player.asking) { this.selected = -1; this.player.dirty = true; } });
+    this.map.addEventListener("blur", () => { if (!this.player.asking) { this.selected = -1; this.player.redraw(); } });
   }
 
   select(square) {
@@ -533,7 +533,7 @@ class LaneView {
     const what = ["free", "running", "cached, in use", "cached, idle"][state];
     this.player.say(`Square ${square + 1}: ${what}${request >= 0 && state ? `, ${this.player.requestName(request)}` : ""}`);
     this.player.hovered = state ? request : -1;
-    this.player.dirty = true;
+    this.player.redraw();
   }
 
   squareAt(x, y) {
@@ -1129,6 +1129,9 @@ class Player {
       h("p", { className: "loading", role: "status" }, "Reading the run…"));
     parent.append(this.root);
     this.root.addEventListener("keydown", (event) => this.key(event));
+    this.root.addEventListener("pointerdown", (event) => {
+      for (const open of this.root.querySelectorAll("details[open]")) if (!event.composedPath().includes(open)) open.open = false;
+    });
     this.resize = new ResizeObserver(() => this.layout());
     this.resize.observe(this.root);
     this.loop = this.loop.bind(this);
@@ -1274,7 +1277,7 @@ class Player {
     const mode = big && width >= 1200 ? "presenter" : width >= 1160 ? "wide" : width >= 900 ? "middle" : width >= 592 ? "two" : "one";
     this.mode = mode;
     this.root.dataset.layout = mode;
-    const scale = mode === "presenter" ? 1.25 : 1;
+    const scale = mode === "presenter" ? Math.max(1, Math.min(1.25, width / 1400)) : 1;
     this.root.style.setProperty("--k", scale);
     const across = mode === "one" ? 1 : mode === "two" ? Math.min(2, this.lanes.length) : this.lanes.length;
     this.root.style.setProperty("--n", across);
@@ -1295,8 +1298,7 @@ class Player {
       this.root.style.setProperty("--track", `${track}px`);
       this.root.style.setProperty("--curves", `${this.timeline.curves.top}px`);
     }
-    this.dirty = true;
-    this.wake();
+    this.redraw();
   }
 
   paintLegend() {
@@ -1402,8 +1404,7 @@ class Player {
     this.playButton.title = `${label} (space)`;
     this.playButton.replaceChildren(icon(this.playing ? ICONS.pause : ICONS.play));
     if (this.question) this.paintAsk();
-    this.dirty = true;
-    this.wake();
+    this.redraw();
   }
 
   toggle() {
@@ -1417,8 +1418,7 @@ class Player {
     this.t = Math.max(0, Math.min(this.end, t));
     if (this.halted && this.t > this.stopAt) { this.halted = false; this.asked = true; this.paintAsk(); }
     if (this.question && !this.revealed && this.guess && this.t >= this.question.at_us) this.reveal();
-    this.dirty = true;
-    this.wake();
+    this.redraw();
   }
 
   iterate(by) {
@@ -1434,8 +1434,7 @@ class Player {
     let k = SPEEDS.indexOf(this.speed) + by;
     if (wrap && k >= SPEEDS.length) k = 0;
     this.speed = SPEEDS[Math.max(0, Math.min(SPEEDS.length - 1, k))];
-    this.dirty = true;
-    this.wake();
+    this.redraw();
   }
 
   get stopAt() {
@@ -1506,19 +1505,19 @@ class Player {
   }
 
   escape() {
+    for (const open of this.root.querySelectorAll("details[open]")) open.open = false;
     const view = this.asking?.view;
     this.closePopover();
     this.pinned = this.hovered = -1;
     this.tip.hidden = true;
     if (view) view.map.focus({ preventScroll: true });
-    this.dirty = true;
-    this.wake();
+    this.redraw();
   }
 
   // ---- hover, follow, explain
   hover(r, event) {
     if (this.asking) return;
-    if (r !== this.hovered) { this.hovered = r; this.dirty = true; this.wake(); }
+    if (r !== this.hovered) { this.hovered = r; this.redraw(); }
     if (r < 0 || !event) { this.tip.hidden = true; return; }
     if (this.tipFor !== `${r}/${Math.round(this.t / 1e5)}`) {
       this.tipFor = `${r}/${Math.round(this.t / 1e5)}`;
@@ -1547,8 +1546,7 @@ class Player {
   follow(r) {
     this.pinned = this.pinned === r ? -1 : r;
     if (r >= 0) this.say(this.describe(r).map((d) => d.textContent).join(". "));
-    this.dirty = true;
-    this.wake();
+    this.redraw();
   }
 
   /** Ask Python why a block was evicted (or stays); other squares are followed. */
@@ -1581,8 +1579,7 @@ class Player {
     this.root.append(this.popover);
     this.placePopover();
     this.popover.focus({ preventScroll: true });
-    this.dirty = true;
-    this.wake();
+    this.redraw();
   }
 
   placePopover() {
@@ -1631,6 +1628,8 @@ class Player {
   }
 
   // ---- frames
+  redraw() { this.dirty = true; this.wake(); }
+
   wake() { if (!this.raf && !this.gone) this.raf = requestAnimationFrame(this.loop); }
 
   loop(now) {
