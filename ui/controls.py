@@ -9,7 +9,7 @@ from typing import Any
 import streamlit as st
 
 from engine import workload
-from ui import player, run
+from ui import player, run, why
 from ui.state import ERRORS, LOADS, MEMORIES, MOST_LANES, SEEDS, HomeState, decode, encode
 
 _FIELDS = ("preset", "lanes", "load", "memory", "error", "seed")
@@ -86,7 +86,7 @@ def stage(race: run.Race) -> None:
         race.trace,
         key="race",
         meta=run.player_meta(race),
-        answer=run.why(race, asked) if asked else None,
+        answer=why.answer(race, asked) if asked else None,
         bound_us=race.bound_us,
         cache=repr(race.state),
     )

@@ -214,6 +214,7 @@ def player_meta(race: Race) -> dict[str, Any]:
         "claim": text.fill("home/claim"),
         "note": text.fill("home/player_note", warmup_s=race.scenario.warmup_s),
         "classes": list(race.scenario.classes),
+        "explain": True,
         "hero": "lp_prices" if "lp_prices" in race.state.lanes else race.state.lanes[-1],
     }
 
