@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from engine import explain
 from engine.records import EVICT
 from ui import run, why
 
@@ -39,10 +40,14 @@ def test_eviction_is_answered_with_the_rule_s_own_scores(race: run.Race, lane: i
     assert "{" not in reply["text"]
 
 
-def test_lru_takes_the_longest_idle_of_its_candidates(race: run.Race) -> None:
-    assert race.results[0].rulebook.evict == "lru"
-    scores = why.answer(race, eviction(race, 0))["scores"]
-    assert scores[0] == pytest.approx(max(scores), abs=1.0)
+@pytest.mark.parametrize("lane", [0, 1, 2])
+def test_the_victim_stood_at_the_front_of_the_rule_s_order(race: run.Race, lane: int) -> None:
+    asked, events = eviction(race, lane), race.results[lane].blocks
+    assert events is not None
+    found = explain.why(race.trace, race.results[lane], asked["step"], tuple(asked["blocks"]))
+    step = slice(events.step_offsets[asked["step"]], events.step_offsets[asked["step"] + 1])
+    assert found.victim is not None
+    assert found.victim.place < (events.kind[step] == EVICT).sum(), "nothing else of that step went before it"
 
 
 @pytest.mark.parametrize(
