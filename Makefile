@@ -13,7 +13,7 @@ help:
 	@echo "make test-fast  the same without browser and slow tests"
 	@echo "make check      style, types, import rules and words only"
 	@echo "make bench      time the engine and the page, write bench.json"
-	@echo "make golden     record the golden files again and print what changed"
+	@echo "make golden     compute the stored evidence over seeds again and print what changed"
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -48,11 +48,12 @@ test-fast: $(VENV)/.dev
 	$(BIN)/python -m pytest tests --ignore=tests/perf --ignore=tests/browser -m "not slow and not browser"
 
 bench: $(VENV)/.dev
-	$(BIN)/python -m pytest tests/perf -s
-	$(BIN)/python -m tests.perf.browser
+	-$(BIN)/python -m tests.perf.engine
+	-$(BIN)/python -m tests.perf.browser
 
 golden: $(VENV)/.dev
-	$(BIN)/python -m tests.golden.record
+	$(BIN)/python -m ui.evidence
+	@git --no-pager diff --stat -- assets/evidence
 
 shots: $(VENV)/.dev
 	$(BIN)/python -m tests.browser.shots
