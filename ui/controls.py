@@ -44,7 +44,7 @@ def settle() -> tuple[HomeState, str]:
     link = {key: tuple(st.query_params.get_all(key)) for key in st.query_params}
     held: HomeState | None = session.get("home.state")
     state = _read(held) if held is not None else None
-    if state is None or held is None or (state == held and link not in (session["home.link"], session["home.before"])):
+    if state is None or held is None or (state == held and link != session["home.link"]):
         state, session["home.note"] = decode(link, presets, run.preset_ids()[0], run.books())
         _put(state)
     elif state != held:
@@ -56,7 +56,6 @@ def settle() -> tuple[HomeState, str]:
         now = {key: (value,) for key, value in wanted.items()}
     else:
         now = link
-    session["home.before"] = link
     session["home.link"], session["home.state"] = now, state
     return state, session["home.note"]
 

@@ -16,8 +16,17 @@ SHOTS = {
 }
 
 
-def main(folder: Path = FOLDER, query: str = "", seconds: float = 9.0) -> None:
-    """Take each picture after the race has played for some seconds."""
+AT_S = 115
+"""Where on the simulated clock the pictures are taken: late enough for the lines to have parted."""
+STILL = f"""() => {{
+  const player = globalThis.__shadowPrice.player;
+  if (player.playing) player.pause();
+  player.seek({AT_S}e6);
+}}"""
+
+
+def main(folder: Path = FOLDER, query: str = "") -> None:
+    """Take each picture with the race standing still at the same instant, an answer given."""
     folder.mkdir(parents=True, exist_ok=True)
     with serve.server() as address, serve.browser() as browser:
         for name, (width, height, scheme) in SHOTS.items():
@@ -25,7 +34,10 @@ def main(folder: Path = FOLDER, query: str = "", seconds: float = 9.0) -> None:
             complaints = serve.watch(page)
             page.goto(f"{address}/{query}")
             page.get_by_text("Take the run with you").first.wait_for(timeout=60_000)
-            page.wait_for_timeout(seconds * 1000)
+            page.wait_for_function("globalThis.__shadowPrice?.player?.t > 0", timeout=60_000)
+            page.get_by_role("radio", name="LP prices").click()
+            page.evaluate(STILL)
+            page.wait_for_timeout(2500)
             page.screenshot(path=folder / f"{name}.png")
             print(name, *complaints)
             page.close()

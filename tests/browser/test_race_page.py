@@ -60,6 +60,17 @@ def test_several_quick_moves_all_count(page: Page, address: str) -> None:
     expect(page.get_by_text("seed 5)")).to_be_visible(timeout=60_000)
 
 
+def test_going_back_brings_the_last_settings_back(page: Page, address: str) -> None:
+    open_race(page, address)
+    change(page, "Seed", "ArrowRight")
+    expect(page.get_by_text("seed 1)")).to_be_visible(timeout=30_000)
+    page.get_by_role("slider", name="Seed").press("ArrowRight")
+    expect(page.get_by_text("seed 2)")).to_be_visible(timeout=30_000)
+    page.go_back()
+    expect(page.get_by_text("seed 1)")).to_be_visible(timeout=30_000)
+    expect(page.get_by_role("slider", name="Seed")).to_have_attribute("aria-valuetext", "1")
+
+
 def test_wrong_link_shows_a_sentence(page: Page, address: str) -> None:
     complaints = serve.watch(page)
     open_race(page, address, "?load=NaN&lanes=%3Cscript%3Ealert(1)%3C/script%3E")
