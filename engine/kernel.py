@@ -144,7 +144,14 @@ class State(NamedTuple):
     logs: Logs
 
 
-_INNER: Any = {"cache": True, "nogil": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "_nrt": False}
+_INNER: Any = {
+    "cache": True,
+    "nogil": True,
+    "no_cpython_wrapper": True,
+    "no_cfunc_wrapper": True,
+    "_nrt": False,
+    "error_model": "numpy",
+}
 inner = njit(**_INNER)
 """Decorate a function that only kernels call.
 
@@ -689,7 +696,7 @@ def _serve_running(c, s, budget, threshold):
         end = comp + n
         i = np.int64(u)
         if end > held * size:
-            new = (end + size - 1) // size - held
+            new = 1 if n == 1 else (end + size - 1) // size - held
             if now[N_FREE] < new:
                 now[N_SCHED] = q
                 k, returned, survived = _make_room(c, s, i, k, new)
@@ -702,7 +709,8 @@ def _serve_running(c, s, budget, threshold):
             _take_new(c.keep_events, req, s.table, s.pool, s.prefixes, s.logs, i, new)
             held += new
         if c.caching and (n > 1 or end == held * size):  # a single token fills a block only at its end
-            _register(c, s.pool.blk, s.table, s.prefixes, i, req[TABLE, i], comp // size, end // size)
+            first, last = (held - 1, held) if n == 1 else (comp // size, end // size)
+            _register(c, s.pool.blk, s.table, s.prefixes, i, req[TABLE, i], first, last)
         sched[np.uint64(q), 0], sched[np.uint64(q), 1] = i, n
         q += 1
         budget -= n
