@@ -155,7 +155,27 @@ def test_every_is_asked_on_the_grid_of_the_clock_and_for_newcomers(registry: Non
     assert refreshed[1].running.rows.tolist() == [0, 1]
     assert refreshed[1].running.done_tokens.tolist() == [2, 2]
     assert refreshed[1].running.computed_tokens.tolist() == [21, 21]
-    assert [view.recent(30.0).rows.tolist() for view in refreshed[:3]] == [[0, 1, 2], [0, 1, 2], [0, 1, 2, 3]]
+
+
+def test_recent_are_those_that_arrived_within_the_window(registry: None) -> None:
+    recent: dict[float, list[int]] = {}
+
+    @policy.policy("watch", name="watch", decides="order", knows="online", refresh="every", every_ms=1)
+    def rule(view: View) -> Keys:
+        recent[view.t_ms] = view.recent(30.0).rows.tolist()
+        return Keys()
+
+    serve()
+    # rows 0 to 2 arrive at 0 ms, row 3 at 25 ms (seen from 30 ms on), row 4 at 400 ms
+    assert {t: recent[t] for t in (0, 20, 30, 40, 50, 60, 400)} == {
+        0: [0, 1, 2],
+        20: [0, 1, 2],
+        30: [0, 1, 2, 3],
+        40: [3],
+        50: [3],
+        60: [],
+        400: [4],
+    }
 
 
 def test_on_finish_is_asked_after_a_request_ended(registry: None) -> None:
