@@ -356,11 +356,10 @@ def seeds_frame(stored: Mapping[str, Any], names: Mapping[str, str]) -> pd.DataF
 def _seeds_form(lanes: Look, mode: Mode) -> dict[str, Any]:
     scales = _scales(lanes, mode)
     names = [name for name, _ in lanes]
-    ink = palette.colour("ink", mode)
     base = alt.Chart().encode(y=alt.Y("rulebook:N", sort=names, axis=None), color=scales["color"])
     axis = alt.Axis(title=None, tickCount=5, format="+,.3~r")
     x = alt.X("mean:Q", axis=axis)
-    zero = alt.Chart().mark_rule(color=ink).encode(x=alt.datum(0))
+    zero = alt.Chart().mark_rule(color=palette.colour("outline", mode), strokeWidth=2).encode(x=alt.datum(0))
     span = base.mark_rule(strokeWidth=3).encode(x=alt.X("low:Q", axis=axis), x2="high:Q")
     dot = base.mark_point(filled=True, size=90, opacity=1).encode(x=x, shape=scales["shape"])
     label = (

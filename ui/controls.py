@@ -133,33 +133,37 @@ def _scale(field: str, state: HomeState) -> list[int]:
 
 def experiment(state: HomeState) -> None:
     """Offer what can be changed: lanes, load, memory, prediction error, seed."""
-    st.select_slider(
-        "Load",
-        _scale("load", state),
-        key=_key("load"),
-        format_func=lambda percent: f"{percent} %",
-        help="Arrival rate, in percent of what first come, first served completes when overloaded.",
-    )
-    st.select_slider(
-        "KV memory",
-        _scale("memory", state),
-        key=_key("memory"),
-        format_func=lambda blocks: f"{blocks:,}".replace(",", _THIN) + " blocks",
-        help="Blocks of KV cache on the GPU (num_gpu_blocks in vLLM).",
-    )
-    st.select_slider(
-        "Prediction error",
-        _scale("error", state),
-        key=_key("error"),
-        format_func=lambda hundredths: f"σ {hundredths / 100:.2f}",
-        help="Spread of the predicted output lengths: the predicted length is the true one times exp(σ Z).",
-    )
-    st.select_slider(
-        "Seed",
-        _scale("seed", state),
-        key=_key("seed"),
-        help="Fixes every random draw: the same seed gives every lane the same requests.",
-    )
+    # two columns keep the popover low: the race stays in sight while a slider moves
+    left, right = st.columns(2)
+    with left:
+        st.select_slider(
+            "Load",
+            _scale("load", state),
+            key=_key("load"),
+            format_func=lambda percent: f"{percent} %",
+            help="Arrival rate, in percent of what first come, first served completes when overloaded.",
+        )
+        st.select_slider(
+            "Prediction error",
+            _scale("error", state),
+            key=_key("error"),
+            format_func=lambda hundredths: f"σ {hundredths / 100:.2f}",
+            help="Spread of the predicted output lengths: the predicted length is the true one times exp(σ Z).",
+        )
+    with right:
+        st.select_slider(
+            "KV memory",
+            _scale("memory", state),
+            key=_key("memory"),
+            format_func=lambda blocks: f"{blocks:,}".replace(",", _THIN) + " blocks",
+            help="Blocks of KV cache on the GPU (num_gpu_blocks in vLLM).",
+        )
+        st.select_slider(
+            "Seed",
+            _scale("seed", state),
+            key=_key("seed"),
+            help="Fixes every random draw: the same seed gives every lane the same requests.",
+        )
     st.multiselect(
         "Lanes",
         list(run.books()),
