@@ -49,6 +49,7 @@ test-fast: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	-$(BIN)/python -m tests.perf.engine
+	-$(BIN)/python -m tests.perf.bench
 	-$(BIN)/python -m tests.perf.browser
 
 golden: $(VENV)/.dev
