@@ -48,7 +48,7 @@ test-fast: $(VENV)/.dev
 	$(BIN)/python -m pytest tests --ignore=tests/perf --ignore=tests/browser -m "not slow and not browser"
 
 bench: $(VENV)/.dev
-	-$(BIN)/python -m tests.perf.engine
+	-$(BIN)/python -m tests.perf.page
 	-$(BIN)/python -m tests.perf.bench
 	-$(BIN)/python -m tests.perf.browser
 

@@ -1,22 +1,19 @@
-"""Time what a visitor waits for on the server: `python -m tests.perf.engine`. Prints, judges, writes bench.json.
+"""Time what a visitor waits for on the server: `python -m tests.perf.page`. Prints and judges.
 
 Budgets: a race of three rulebooks with everything the player needs, prices included, <= 250 ms; its log <= 300 kB.
 """
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import engine
 from ui import charts, player, run
 
-OUT = Path(__file__).resolve().parent.parent.parent / "bench.json"
 RACE_MS, LOG_KB = 250.0, 300.0
 SEEDS = (1, 2, 3, 4, 5)
 
@@ -61,16 +58,14 @@ def main() -> int:
     for book in run.books().values():  # compile before the clock starts
         scenario = run.workload.scenario("quiet_hour")
         engine.simulate(run.workload.generate(scenario, 0), scenario.settings(), scenario.gpu(), book, run.RECORD)
-    over, out = 0, {}
+    over = 0
     for preset in run.preset_ids():
-        out[preset] = measure(preset)
         print(preset)
-        for name, value in out[preset].items():
+        for name, value in measure(preset).items():
             budget = RACE_MS if name.startswith("race") else LOG_KB if name.startswith("log") else None
             bad = budget is not None and value > budget
             over += bad
             print(f"  {name:36} {value:8.1f}" + (f"   budget {budget:g}{'  OVER' if bad else ''}" if budget else ""))
-    OUT.write_text(json.dumps(out, indent=1) + "\n", encoding="utf-8")
     return min(over, 1)
 
 
