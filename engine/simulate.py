@@ -169,7 +169,7 @@ class Run:
     @staticmethod
     def _next(rule: Policy, t_us: int) -> int:
         if rule.refresh == "each_step":
-            return t_us
+            return t_us + 1  # a step takes at least a microsecond
         if rule.refresh == "every":
             return (t_us // (1000 * rule.every_ms) + 1) * 1000 * rule.every_ms
         return NEVER_US

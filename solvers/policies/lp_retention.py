@@ -41,7 +41,7 @@ def lp_retention(view: View) -> Keys:
     if blocks is None or census is None:
         raise ValueError("lp_retention needs the blocks and the census; register it as an eviction rule with census.")
     exposure, reuses = _observe(view, census.waiting_since, census.reuses)
-    rate = worth(hazards(exposure, reuses))
+    rate = worth_by_kind(exposure, reuses)
     rate *= view.profile.per_token_ps / 1e9 * view.settings.block_size  # ms of prefill per block
     idle = np.flatnonzero(blocks.idle)  # the others cannot be evicted now; `on_release` keys them later
     age_s = ((view.t_ms - blocks.last_use_ms[idle]) * 0.001).astype(np.int64)
@@ -76,6 +76,19 @@ def idle_now(waiting_since: Any, second: int) -> Ints:
     counts = np.zeros((len(by_age), BINS), dtype=np.int64)
     counts[:, : len(present)] = np.add.reduceat(by_age, present, axis=1)
     return counts
+
+
+def worth_by_kind(exposure: Floats, reuses: Floats) -> Floats:
+    """Return `worth` of every kind [kinds, ages]; kinds of which nothing was seen share one row of it."""
+    hazard = hazards(exposure, reuses)
+    unseen = np.flatnonzero(~(exposure.any(axis=1) | reuses.any(axis=1)))
+    if len(unseen) < 2:
+        return worth(hazard)
+    rows = np.delete(np.arange(len(hazard)), unseen[1:])
+    rate = np.empty_like(hazard)
+    rate[rows] = worth(hazard[rows])
+    rate[unseen[1:]] = rate[unseen[0]]
+    return rate
 
 
 def hazards(exposure: Floats, reuses: Floats) -> Floats:

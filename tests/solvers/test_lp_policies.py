@@ -166,6 +166,14 @@ def test_worth_of_a_constant_hazard_is_the_hazard() -> None:
     assert np.allclose(worth, 0.02)
 
 
+def test_worth_by_kind_is_the_worth_of_each_kind() -> None:
+    rng = np.random.default_rng(3)
+    exposure, reuses = rng.random((6, len(AGE_EDGES_S))) * 900, rng.integers(0, 9, (6, len(AGE_EDGES_S))).astype(float)
+    exposure[[1, 2, 5]] = reuses[[1, 2, 5]] = 0.0
+    expected = retention.worth(retention.hazards(exposure, reuses))
+    assert np.array_equal(retention.worth_by_kind(exposure, reuses), expected)
+
+
 def test_worth_looks_through_a_quiet_time() -> None:
     """Reuse never comes in the first 8 s and then at once: worth about one reuse per 8 s, not 0."""
     hazard = np.zeros((1, len(AGE_EDGES_S)))
