@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import streamlit as st
 
 from ui import text
 
-st.set_page_config(page_title="Shadow Price", page_icon="static/icon.svg", layout="wide")
+ICON = Path(__file__).resolve().parent / "static" / "icon.svg"
+
+st.set_page_config(page_title="Shadow Price", page_icon=str(ICON), layout="wide")
 
 page = st.navigation(
     [

@@ -395,3 +395,25 @@ def seeds_alt(stored: Mapping[str, Any], books: Mapping[str, Any]) -> str:
         for _, row in frame.iterrows()
     ]
     return "Differences from the baseline over seeds. " + "; ".join(parts) + "."
+
+
+def claim_frame(stored: Mapping[str, Any], books: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the same differences as words, a row a rulebook, with the averages of the baseline above them."""
+
+    def said(pair: Mapping[str, float], unit: str) -> str:
+        text = f"{pair['mean']:+.1f} {unit} ({pair['low']:+.1f} to {pair['high']:+.1f}), wins {pair['wins']}"
+        return text.replace("-", "−")
+
+    base = stored["averages"][run.BASELINE]
+    rows = [
+        (
+            books[run.BASELINE].name,
+            f"{base['mean_ms'] / 1e3:.2f} s on average",
+            f"{base['p99_ms'] / 1e3:.2f} s on average",
+            f"{base['goodput_pct']:.1f} % on average",
+        )
+    ]
+    for book, pairs in stored["against_vllm_v1"].items():
+        figures = (said(pairs["mean_pct"], "%"), said(pairs["p99_pct"], "%"), said(pairs["goodput_points"], "points"))
+        rows.append((books[book].name, *figures))
+    return pd.DataFrame(rows, columns=["", "Mean latency", "P99 latency", "Goodput"]).set_index("")

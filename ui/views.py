@@ -87,6 +87,7 @@ def _seeds(state: HomeState) -> None:
     st.markdown(text.fill_claim(evidence.FOLDER / f"{state.preset}.md", figures))
     text.show("home/seeds", baseline=run.books()[run.BASELINE].name, command=command, **figures)
     panels(charts.seeds(stored, run.books(), mode()), charts.seeds_alt(stored, run.books()))
+    st.table(charts.claim_frame(stored, run.books()), border="horizontal", alt="The same differences in figures")
 
 
 def downloads(race: run.Race) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from engine import metrics
-from ui import charts, run, text
+from ui import charts, evidence, run, text
 from ui.state import HomeState
 
 
@@ -121,6 +121,18 @@ def test_words_of_each_chart_name_every_lane(race: run.Race) -> None:
     said = [charts.distributions_alt(race, "latency"), charts.goodput_alt(race)]
     assert all(label in words for label in race.labels for words in said)
     assert all(label in charts.helped_and_hurt_alt(race) for label in race.labels)
+
+
+@pytest.mark.parametrize("preset", run.preset_ids())
+def test_intervals_over_seeds_are_those_that_are_stored(preset: str) -> None:
+    stored = evidence.load(preset)
+    panels = charts.seeds(stored, run.books())
+    for figure, panel in panels.items():
+        assert (panel.rows["low"] <= panel.rows["mean"]).all() and (panel.rows["mean"] <= panel.rows["high"]).all()
+        assert set(panel.rows["mean"]) == {pair[figure]["mean"] for pair in stored["against_vllm_v1"].values()}
+    table = charts.claim_frame(stored, run.books())
+    assert len(table) == 1 + len(stored["against_vllm_v1"])
+    assert run.books()["lp_prices"].name in charts.seeds_alt(stored, run.books())
 
 
 def test_downloads_have_a_row_a_request_and_a_row_a_step(race: run.Race) -> None:
