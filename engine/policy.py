@@ -33,19 +33,16 @@ class Requests:
     def __init__(self, rows: Ints, columns: dict[str, Callable[[Ints], np.ndarray[Any, Any]]]) -> None:
         self.rows = rows
         self._columns = columns
-        self._read: dict[str, np.ndarray[Any, Any]] = {}
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getattr__(self, name: str) -> np.ndarray[Any, Any]:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        if name not in self._read:
-            if name not in self._columns:
-                raise AttributeError(f"a rule of this information class cannot see {name!r}")
-            self._read[name] = self._columns[name](self.rows)
-        return self._read[name]
+        """Read a column at its first use; from then on it is an ordinary attribute."""
+        if name.startswith("_") or name not in self._columns:
+            raise AttributeError(f"a rule of this information class cannot see {name!r}")
+        column = self.__dict__[name] = self._columns[name](self.rows)
+        return column
 
 
 class Census:
@@ -83,7 +80,7 @@ class Blocks:
     """Position of the block in the sequence of the request that computed it, in blocks."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class View:
     """What a rule may look at when it is asked for keys; all times in ms.
 

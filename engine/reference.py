@@ -456,8 +456,10 @@ class Server:
     def column(self, name: str, rows: Any) -> Any:
         if name == "uncached":
             size = self.settings.block_size
-            return [r.length - size * len(self._lookup(r)) for r in (self.requests[i] for i in rows)]
-        return [getattr(self.requests[i], name) for i in rows]
+            return np.array(
+                [q.length - size * len(self._lookup(q)) for q in (self.requests[i] for i in rows)], np.int64
+            )
+        return np.array([getattr(self.requests[i], name) for i in rows], np.int64)
 
     def write_keys(self, decides: str, rows: Any, columns: Any) -> None:
         for row, key in zip(rows, zip(*columns, strict=True), strict=True):

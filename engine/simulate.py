@@ -282,7 +282,7 @@ def _columns(trace: Trace, server: Any, policy: Policy) -> dict[str, Callable[[I
 
     def live(name: str, scale: float = 1.0) -> Callable[[Ints], Any]:
         def read(rows: Ints) -> Any:
-            values = np.asarray(server.column(name, rows), dtype=np.int64)
+            values = server.column(name, rows)
             return values * scale if scale != 1.0 else values
 
         return read
@@ -451,7 +451,7 @@ class KernelServer:
                 self.config.block_size,
                 self.state.req,
                 self.state.prefixes,
-                np.asarray(rows, np.int64),
+                rows,
             )
         return self.state.req[_COLUMN[name]][rows]
 
