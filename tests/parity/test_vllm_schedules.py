@@ -82,7 +82,12 @@ def first_difference(result: engine.Result, steps: list[Any]) -> str | None:
         seen_before.update(r for r, _ in ours)
         mine = (
             int(result.steps["start_us"][k]),
-            [list(p) for p in zip(result.scheduled.request[part].tolist(), result.scheduled.tokens[part].tolist(), strict=True)],
+            [
+                list(p)
+                for p in zip(
+                    result.scheduled.request[part].tolist(), result.scheduled.tokens[part].tolist(), strict=True
+                )
+            ],
             of[PREEMPT]["request"].tolist(),
             [[*pair, flag] for pair, flag in zip(ours, resumed, strict=True)],
             of[FINISH]["request"].tolist(),
