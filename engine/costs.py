@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+from numba import njit
 
 from engine.policy import Requests
 from engine.records import Floats, Profile
@@ -21,13 +22,22 @@ def remaining(rows: Requests) -> tuple[Any, Any, Any]:
 def gpu_ms(rows: Requests, profile: Profile) -> Floats:
     """Return predicted GPU time in ms: a(u+r) + b*u(x - u/2) + r(e + g(x + r/2)); shared step overhead left out."""
     u, x, r = remaining(rows)
-    linear = profile.per_token_ps * (u + r) + profile.per_seq_ps * r
-    prefill = profile.per_pair_ps * u * (x - u / 2.0)
-    decode = profile.per_context_ps * r * (x + r / 2.0)
-    return np.asarray((linear + prefill + decode) / PS_PER_MS, dtype=np.float64)
+    p = profile
+    return cast("Floats", _gpu_ms(u, x, r, p.per_token_ps, p.per_pair_ps, p.per_context_ps, p.per_seq_ps))
 
 
 def footprint_tokens(rows: Requests) -> Floats:
     """Return predicted KV memory over the request's life in token-steps: x*r + r*r/2."""
     _, x, r = remaining(rows)
     return np.asarray(x * r + r * r / 2.0, dtype=np.float64)
+
+
+@njit(cache=True, nogil=True)
+def _gpu_ms(u: Any, x: Any, r: Any, a: int, b: int, g: int, e: int) -> Any:
+    out = np.empty(len(u))
+    for i in range(len(u)):
+        linear = a * (u[i] + r[i]) + e * r[i]
+        prefill = b * u[i] * (x[i] - u[i] / 2.0)
+        decode = g * r[i] * (x[i] + r[i] / 2.0)
+        out[i] = (linear + prefill + decode) / PS_PER_MS
+    return out

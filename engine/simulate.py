@@ -216,8 +216,8 @@ class Run:
 
     def _key_blocks(self, refreshed: bool) -> None:
         keys: Keys = self.evict(self.view(self.evict, [], refreshed), **self.rulebook.options.get("evict", {}))
-        base = np.broadcast_to(np.asarray(keys.base, dtype=np.float64), self.settings.num_gpu_blocks)
-        on_release = np.broadcast_to(np.asarray(keys.on_release, dtype=np.float64), 16 * self.wants.classes)
+        base, on_release = np.empty(self.settings.num_gpu_blocks), np.empty(16 * self.wants.classes)
+        base[:], on_release[:] = keys.base, keys.on_release  # scalars are broadcast
         if not (np.isfinite(base).all() and np.isfinite(on_release).all()):
             raise ValueError(f"rule {self.evict.id!r} gave a key that is not a finite number.")
         self.server.write_eviction(base, on_release)

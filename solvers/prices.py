@@ -19,6 +19,7 @@ from engine.records import Floats
 from solvers.model import OPTIMAL, LPResult, Solved, minimise, stopwatch
 
 SHARES = 21
+THETA = np.linspace(0.0, 1.0, SHARES)[:, None]
 UNITS = {
     "value": "requests served in the window",
     "served": "share of the request served in the window",
@@ -52,7 +53,7 @@ def window(memory: Floats, gpu_time: Floats, memory_ms: float, gpu_ms: float, sh
     _check(memory_ms, gpu_ms)
     if not len(memory):
         return Prices(0.0, 0.0, 0.5, 0.0, True)
-    theta = np.linspace(0.0, 1.0, shares)[:, None]
+    theta = THETA if shares == SHARES else np.linspace(0.0, 1.0, shares)[:, None]
     values, scale = _knapsacks(theta * (memory / memory_ms) + (1.0 - theta) * (gpu_time / gpu_ms))
     best = int(np.argmin(values))
     return _prices(float(theta[best, 0]), float(values[best]), float(scale[best]), memory_ms, gpu_ms)

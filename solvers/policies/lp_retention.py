@@ -20,6 +20,9 @@ PRIOR_HAZARD = 0.5 / (1.0 + AGE_EDGES_S + WIDTH_S / 2.0)
 BIN_OF_S = np.searchsorted(AGE_EDGES_S, np.arange(AGE_EDGES_S[-1] + 1), side="right") - 1
 """Age bin of each whole second up to the start of the last bin."""
 BINS = len(AGE_EDGES_S)
+LATER = np.triu(np.ones((BINS, BINS)))
+"""1 where the horizon (second index) is not before the age."""
+EARLIER = 1.0 - LATER
 
 
 @policy(
@@ -81,13 +84,14 @@ def idle_now(waiting_since: Any, second: int) -> Ints:
 def worth_by_kind(exposure: Floats, reuses: Floats) -> Floats:
     """Return `worth` of every kind [kinds, ages]; kinds of which nothing was seen share one row of it."""
     hazard = hazards(exposure, reuses)
-    unseen = np.flatnonzero(~(exposure.any(axis=1) | reuses.any(axis=1)))
-    if len(unseen) < 2:
+    rows = (exposure + reuses).any(axis=1)
+    spare = int(np.argmin(rows))  # the first unseen kind stands for all of them
+    if rows[spare]:
         return worth(hazard)
-    rows = np.delete(np.arange(len(hazard)), unseen[1:])
+    rows[spare] = True
     rate = np.empty_like(hazard)
     rate[rows] = worth(hazard[rows])
-    rate[unseen[1:]] = rate[unseen[0]]
+    rate[~rows] = rate[spare]
     return rate
 
 
@@ -108,10 +112,10 @@ def worth(hazard: Floats) -> Floats:
     """
     spent = hazard * WIDTH_S
     before = np.cumsum(spent, axis=1) - spent  # integrated hazard up to the start of each bin
-    start, end = np.arange(BINS)[:, None], np.arange(BINS)[None, :]
-    alive = np.where(end >= start, np.exp(-np.maximum(before[:, None, :] - before[:, :, None], 0.0)), 0.0)
+    quiet = before[:, None, :] - before[:, :, None]
+    alive = np.exp(-np.maximum(quiet, 0.0, out=quiet), out=quiet) * LATER
     in_bin = -np.expm1(-spent)  # chance of reuse within a bin, if idle at its start
+    time_in_bin = np.where(spent > 0, in_bin / np.maximum(hazard, 1e-300), WIDTH_S)
     chance = np.cumsum(alive * in_bin[:, None, :], axis=2)
-    held = np.cumsum(alive * np.where(spent > 0, in_bin / np.maximum(hazard, 1e-300), WIDTH_S)[:, None, :], axis=2)
-    ratio = np.divide(chance, held, out=np.zeros_like(chance), where=held > 0)
-    return np.asarray(ratio.max(axis=2), dtype=np.float64)
+    held = np.cumsum(alive * time_in_bin[:, None, :], axis=2) + EARLIER  # no horizon before the age: 0 / 1
+    return np.asarray((chance / held).max(axis=2), dtype=np.float64)
