@@ -84,7 +84,7 @@ def idle_now(waiting_since: Any, second: int) -> Ints:
 def worth_by_kind(exposure: Floats, reuses: Floats) -> Floats:
     """Return `worth` of every kind [kinds, ages]; kinds of which nothing was seen share one row of it."""
     hazard = hazards(exposure, reuses)
-    rows = (exposure + reuses).any(axis=1)
+    rows = np.asarray((exposure + reuses).any(axis=1))
     spare = int(np.argmin(rows))  # the first unseen kind stands for all of them
     if rows[spare]:
         return worth(hazard)
