@@ -102,7 +102,7 @@ def why(trace: Trace, result: Result, step: int, blocks: tuple[int, int]) -> Why
     released = np.flatnonzero(log.kind[:seen] == IDLE)
     last_user[log.block[released]] = log.request[released]
 
-    run = Run(trace, settings, result.profile, result.rulebook, ())
+    run = Run(trace, settings, result.profile, result.rulebook, (), explained=True)
     run.advance(at)
     prefixes, lru, free = _order(run, last_user)
     victim = next((p for p, ids in prefixes if block in ids), None)

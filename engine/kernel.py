@@ -14,7 +14,8 @@ from numba import njit
 from engine.records import ADMIT, EVICT, FINISH, FINISHED, FREE, HIT, IDLE, LENGTH_CAPPED, PREEMPT, TAKE
 
 # Rows of `State.req`, int64, one column a request: what a step reads of neighbours in the trace lies side by side.
-LEN, COMP, HELD, PROMPT, OUTPUT, DONE, TABLE, FIRST = range(8)
+# LEN is prompt + generated so far; a request ends when it reaches STOP, with all its output when that is WHOLE.
+LEN, COMP, HELD, PROMPT, STOP, WHOLE, TABLE, FIRST = range(8)
 ARRIVAL, SCHED, END, CACHED, PREEMPTS, STATUS, PLACE, POS, TRIED, HITB, PRED, CLASS, TOOL, LISTED = range(8, 22)
 REQ_ROWS = 22
 AWAY, WAITING, RUNNING = 0, 1, 2  # values of PLACE
@@ -49,10 +50,12 @@ class Config(NamedTuple):
     threshold: int
     watermark_blocks: int
     full_isl: int
+    unique: int  # no two requests share a block, so prefix hits never save a waiting request memory
     max_model_len: int  # 0: none
     positional: int  # the line keeps its order, preempted requests return to its front
     newest: int  # victim is the last of running
     priced: int  # eviction by key instead of release order
+    stamped: int  # keep kind, time and number of each release: for keys, census and explanations
     peak: int
     skips: int
     scan: int  # candidates a scan keeps, at most CANDIDATES
@@ -157,7 +160,7 @@ inner = njit(**_INNER)
 
 No wrapper for Python, which would double the time to compile. No reference counts (`_nrt=False`), which would cost
 more than the work: nothing is allocated in the step loop, and the caller holds every array. With them a scheduled
-sequence took 160 ns, without them about 20.
+sequence took 160 ns, without them about 16.
 """
 
 inlined = njit(**_INNER, forceinline=True)
@@ -435,16 +438,9 @@ def _register(c, blk, table, index, i, at, first, last):
 
 
 @inlined
-def _pop(keep, pool, index, logs, i):
-    """Take a free block for request i; a cached one loses its key here and only here [7]."""
+def _claim(c, pool, index, logs, i, b):
+    """Take block b off the free ones for request i; a cached one loses its key here and only here [7]."""
     blk, now = pool.blk, pool.now
-    b = blk[0, NEXT]
-    if b != 0:
-        _unlink(blk, b)
-    else:
-        b = pool.heap[0]
-        _heap_remove(pool, b)
-    now[N_FREE] -= 1
     d = blk[b, IDENT]
     if d >= 0:
         newer, older = blk[b, SAME_NEXT], blk[b, SAME_PREV]
@@ -455,67 +451,91 @@ def _pop(keep, pool, index, logs, i):
         if newer != 0:
             blk[newer, SAME_PREV] = older
         blk[b, IDENT] = -1
-        blk[b, KIND] = -1
-        _unpin(blk, b)
-        blk[b, TIER] = 0
+        if c.stamped:
+            blk[b, KIND] = -1
+            _unpin(blk, b)
+            blk[b, TIER] = 0
         now[EVICTED] += 1
-        _note_event(keep, logs, b, i, EVICT)
+        _note_event(c.keep_events, logs, b, i, EVICT)
     blk[b, HITS] = 0
-    _note_event(keep, logs, b, i, TAKE)
-    return b
+    blk[b, USERS] = 1
+    _note_event(c.keep_events, logs, b, i, TAKE)
 
 
 @inlined
-def _take_new(keep, req, table, pool, index, logs, i, new):
+def _take_new(c, req, table, pool, index, logs, i, new):
+    """Append `new` free blocks to the table of request i: from the front of the list, then the least keys."""
     blk, held = pool.blk, req[HELD, i]
-    for k in range(held, held + new):
-        b = _pop(keep, pool, index, logs, i)
-        blk[b, USERS] = 1
+    at, k, last = req[TABLE, i], held, held + new
+    b = blk[0, NEXT]
+    while k < last and b != 0:
+        after = blk[b, NEXT]
+        _claim(c, pool, index, logs, i, b)
         blk[b, DEPTH] = k
-        table[req[TABLE, i] + k] = b
-    req[HELD, i] = held + new
+        table[at + k] = b
+        k += 1
+        b = after
+    blk[0, NEXT] = b
+    blk[b, PREV] = 0
+    while k < last:
+        b = pool.heap[0]
+        _heap_remove(pool, b)
+        _claim(c, pool, index, logs, i, b)
+        blk[b, DEPTH] = k
+        table[at + k] = b
+        k += 1
+    pool.now[N_FREE] -= new
+    req[HELD, i] = last
 
 
-@inner
+@inlined
 def _release(c, req, table, pool, index, logs, i, tool):
     """Drop one user from each block of the request, last to first; tool: it finished with a tool call [10]."""
     blk, now = pool.blk, pool.now
-    at = req[TABLE, i]
+    at, freed = req[TABLE, i], 0
+    tail = blk[0, PREV]  # of the free list, written back at the end
     for k in range(req[HELD, i] - 1, -1, -1):
         b = table[at + k]
         blk[b, USERS] -= 1
         if blk[b, USERS] > 0:
             continue
-        now[N_FREE] += 1
-        blk[b, LAST] = now[T]
+        freed += 1
         d = blk[b, IDENT]
         if d < 0:
             _note_event(c.keep_events, logs, b, i, FREE)
+            if tail == 0:
+                tail = b  # the list is empty: its front is its end
             _link_after(blk, 0, b)
             continue
         _note_event(c.keep_events, logs, b, i, IDLE)
-        generated = 1 if (k + 1) * c.block_size > req[PROMPT, i] else 0
-        kind = ((min(blk[b, HITS], 3) * c.classes + req[CLASS, i]) * 2 + generated) * 2 + tool
-        blk[b, KIND] = kind
-        now[SEQ_NO] += 1
-        blk[b, SEQ] = now[SEQ_NO]
+        kind = 0
+        if c.stamped:
+            generated = 1 if (k + 1) * c.block_size > req[PROMPT, i] else 0
+            kind = ((min(blk[b, HITS], 3) * c.classes + req[CLASS, i]) * 2 + generated) * 2 + tool
+            now[SEQ_NO] += 1
+            blk[b, KIND], blk[b, LAST], blk[b, SEQ] = kind, now[T], now[SEQ_NO]
         if c.census:
             _count_release(index, d, kind)
         if not c.priced:
-            _link_after(blk, blk[0, PREV], b)
+            blk[tail, NEXT] = b
+            blk[b, PREV] = tail
+            tail = b
             continue
         pool.key[b] = pool.on_release[kind]
         if tool and c.pin_us:
             _pin(blk, b, now[T] + c.pin_us)
         blk[b, TIER] = (2 if c.lookahead and index.wanted[d] > 0 else 0) + (1 if blk[b, PIN] > 0 else 0)
         _heap_push(pool, b)
+    blk[tail, NEXT] = 0
+    blk[0, PREV] = tail
+    now[N_FREE] += freed
     req[HELD, i] = 0
 
 
 # -- waiting line ----------------------------------------------------------------------------------------
 
 
-@inner
+@inlined
 def _wait(c, queue, pool, index, i, front):
     now, req, line = queue.now, queue.req, queue.line
     size = len(line)
@@ -535,7 +555,7 @@ def _wait(c, queue, pool, index, i, front):
         _want(pool, index, i, (req[LEN, i] - 1) // c.block_size, 1)
 
 
-@inner
+@inlined
 def _leave_line(c, queue, pool, index, i, ahead):
     """Take request i out; in a positional line it stands behind `ahead` others."""
     now, req, line = queue.now, queue.req, queue.line
@@ -553,7 +573,7 @@ def _leave_line(c, queue, pool, index, i, ahead):
         _want(pool, index, i, (req[LEN, i] - 1) // c.block_size, -1)
 
 
-@inner
+@inlined
 def _scan(most, queue):
     """Put the waiting requests with the smallest (key, arrival, row), not yet tried in this step, into `cand`."""
     req, now, cand, cand_key = queue.req, queue.now, queue.cand, queue.cand_key
@@ -562,7 +582,7 @@ def _scan(most, queue):
         i = queue.line[w]
         if req[TRIED, i] == now[STEP]:
             continue
-        key = _key(queue.order_key, i, now[T], req[DONE, i], req[COMP, i])
+        key = _key(queue.order_key, i, now[T], req[LEN, i] - req[PROMPT, i], req[COMP, i])
         if found == most:
             last = cand[found - 1]
             if key > cand_key[found - 1]:
@@ -590,7 +610,7 @@ def _scan(most, queue):
     return found
 
 
-@inner
+@inlined
 def _hits(index, i, limit):
     """Return how many leading blocks of request i are cached now, at most `limit` [9]."""
     hits, at = 0, index.ident_at[i]
@@ -615,7 +635,7 @@ def uncached(caching, block_size, req, index, rows):
 # -- the two phases --------------------------------------------------------------------------------------
 
 
-@inner
+@inlined
 def _victim(newest, queue):
     """Return the position in `run` of the request to preempt."""
     req, now = queue.req, queue.now
@@ -624,13 +644,13 @@ def _victim(newest, queue):
     best, best_key, best_arrival = 0, 0.0, 0
     for k in range(now[N_RUN]):
         i = queue.run[k]
-        key = _key(queue.victim_key, i, now[T], req[DONE, i], req[COMP, i])
+        key = _key(queue.victim_key, i, now[T], req[LEN, i] - req[PROMPT, i], req[COMP, i])
         if k == 0 or key < best_key or (key == best_key and req[ARRIVAL, i] > best_arrival):
             best, best_key, best_arrival = k, key, req[ARRIVAL, i]
     return best
 
 
-@inner
+@inlined
 def _preempt(c, s, v):
     """Evict the running request at position v; it keeps its generated tokens [4]."""
     req, now = s.req, s.now
@@ -647,7 +667,7 @@ def _preempt(c, s, v):
     _wait(c, s.queue, s.pool, s.prefixes, i, c.positional)
 
 
-@inner
+@inlined
 def _make_room(c, s, i, at, new):
     """Preempt until `new` blocks are free or request i, at position `at` of running, is the victim itself [3].
 
@@ -706,7 +726,7 @@ def _serve_running(c, s, budget, threshold):
                     if c.newest:
                         break
                     continue  # priority and keyed victims: later ones may matter more
-            _take_new(c.keep_events, req, s.table, s.pool, s.prefixes, s.logs, i, new)
+            _take_new(c, req, s.table, s.pool, s.prefixes, s.logs, i, new)
             held += new
         if c.caching and (n > 1 or end == held * size):  # a single token fills a block only at its end
             first, last = (held - 1, held) if n == 1 else (comp // size, end // size)
@@ -721,7 +741,8 @@ def _serve_running(c, s, budget, threshold):
 
 @inner
 def _left(req, i):
-    return max(req[PRED, i] - req[DONE, i], 8 + req[DONE, i] // 10)
+    done = req[LEN, i] - req[PROMPT, i]
+    return max(req[PRED, i] - done, 8 + done // 10)
 
 
 @inner
@@ -762,7 +783,7 @@ def _sort_ends(size, usable, queue):
     now[SHARED] = usable - now[N_FREE] - private
 
 
-@inner
+@inlined
 def _peak_fits(size, usable, queue, i, hits, idle):
     """MC-SF's test: at every predicted completion, the tokens of all that still run must fit."""
     req, now, ends = queue.req, queue.now, queue.ends
@@ -789,6 +810,10 @@ def _peak_fits(size, usable, queue, i, hits, idle):
 def _try_admit(c, s, i, budget, threshold):
     """Admit waiting request i if it fits; return the tokens it got, 0 if none."""
     req, blk, now, size = s.req, s.pool.blk, s.now, c.block_size
+    whole = (req[LEN, i] + size - 1) // size
+    reserve = c.watermark_blocks if now[N_RUN] > 0 else 0
+    if c.unique and c.full_isl and whole + reserve > now[N_FREE]:  # spares the look-up of its own old blocks
+        return 0
     ident, first_copy = s.prefixes.ident, s.prefixes.first_copy
     hits, idle, at = 0, 0, s.prefixes.ident_at[i]
     if c.caching:
@@ -803,8 +828,8 @@ def _try_admit(c, s, i, budget, threshold):
         if not c.chunked:
             return 0
         n = budget
-    room = now[N_FREE] - idle - (c.watermark_blocks if now[N_RUN] > 0 else 0)
-    if c.full_isl and max((req[LEN, i] + size - 1) // size - hits, 0) > room:  # [6]
+    room = now[N_FREE] - idle - reserve
+    if c.full_isl and max(whole - hits, 0) > room:  # [6]
         return 0
     new = max((hits * size + n + size - 1) // size - hits, 0)  # [7]
     if new > room:
@@ -833,7 +858,7 @@ def _try_admit(c, s, i, budget, threshold):
         s.table[req[TABLE, i] + k] = b
     req[HELD, i] = hits
     req[COMP, i] = hits * size
-    _take_new(c.keep_events, req, s.table, s.pool, s.prefixes, s.logs, i, new)
+    _take_new(c, req, s.table, s.pool, s.prefixes, s.logs, i, new)
     if c.caching:
         _register(c, blk, s.table, s.prefixes, i, req[TABLE, i], hits, (hits * size + n) // size)
     return n
@@ -891,9 +916,9 @@ def _finish_step(c, p, s):
     tokens = context = past = pairs = decoding = marks = 0
     for q in range(first, last):
         i, n = np.uint64(sched[np.uint64(q), 0]), np.int64(sched[np.uint64(q), 1])
-        comp, length = req[COMP, i], req[LEN, i]
+        comp, length, prompt = req[COMP, i], req[LEN, i], req[PROMPT, i]
         tokens += n
-        if n == 1 and comp >= req[PROMPT, i]:
+        if n == 1 and comp >= prompt:
             decoding += 1
             context += comp
         else:
@@ -903,9 +928,7 @@ def _finish_step(c, p, s):
         if comp + n < length:
             continue
         req[LEN, i] = length + 1
-        done = req[DONE, i] + 1
-        req[DONE, i] = done
-        if done == 1 or done == req[OUTPUT, i] or (c.max_model_len > 0 and length + 1 >= c.max_model_len):
+        if length == prompt or length + 1 == req[STOP, i]:
             marked[marks] = i  # its first or its last token: needs the time
             marks += 1
     mixed = context if last - first > decoding else 0
@@ -920,9 +943,9 @@ def _finish_step(c, p, s):
     gone = 0
     for m in range(marks):
         i = marked[m]
-        if req[DONE, i] == 1:
+        if req[LEN, i] == req[PROMPT, i] + 1:
             req[FIRST, i] = now[T]
-        if req[DONE, i] == req[OUTPUT, i] or (c.max_model_len > 0 and req[LEN, i] >= c.max_model_len):
+        if req[LEN, i] == req[STOP, i]:
             _finish(c, s, i)
             gone += 1
     if gone > 0:
@@ -934,12 +957,12 @@ def _finish_step(c, p, s):
         now[N_RUN] = kept
 
 
-@inner
+@inlined
 def _finish(c, s, i):
     """Release what a finished request held and let those that follow it come."""
     req, now, flow = s.req, s.now, s.flow
     req[END, i] = now[T]
-    req[STATUS, i] = FINISHED if req[DONE, i] == req[OUTPUT, i] else LENGTH_CAPPED
+    req[STATUS, i] = FINISHED if req[LEN, i] == req[WHOLE, i] else LENGTH_CAPPED
     req[PLACE, i] = AWAY
     _note_move(c.keep_moves, s.logs, i, FINISH, req[COMP, i])
     _release(c, req, s.table, s.pool, s.prefixes, s.logs, i, req[TOOL, i])

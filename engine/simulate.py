@@ -68,6 +68,7 @@ class Wants:
     finish: bool
     census: bool
     patience: int
+    explained: bool = False
     stalled: type[Exception] = Stalled
     census_seconds: int = CENSUS_SECONDS
 
@@ -89,7 +90,7 @@ def simulate(
 
 
 class Run:
-    """One simulation that can be stopped at a step and looked into."""
+    """One simulation that can be stopped at a step and looked into; `explained`: with the time of each release."""
 
     def __init__(
         self,
@@ -99,6 +100,7 @@ class Run:
         rulebook: Rulebook,
         record: str | tuple[str, ...] = (),
         server: Callable[..., Any] | None = None,
+        explained: bool = False,
     ) -> None:
         parts = (record,) if isinstance(record, str) else tuple(record)
         unknown = [part for part in parts if part not in PARTS]
@@ -119,6 +121,7 @@ class Run:
             fresh=any(p.refresh != "never" for p in (self.order, self.victim)),
             finish=any(p.refresh == "on_finish" for p in self.rules),
             census=self.evict.census,
+            explained=explained,
             patience=10_000 + 20 * int((trace.prompt_tokens + trace.output_tokens).max(initial=0)),
         )
         self.server = (server or KernelServer)(trace, settings, profile, rulebook, self.wants)
@@ -335,10 +338,12 @@ class KernelServer:
             threshold=settings.long_prefill_token_threshold,
             watermark_blocks=int(settings.watermark * settings.num_gpu_blocks),
             full_isl=int(settings.scheduler_reserve_full_isl),
+            unique=int(trace.block_hashes is None or not settings.enable_prefix_caching),
             max_model_len=settings.max_model_len or 0,
             positional=int(wants.positional),
             newest=int(wants.newest),
             priced=int(wants.priced),
+            stamped=int(wants.priced or wants.census or wants.explained),
             peak=int(m.admission == "peak_lookahead"),
             skips=m.max_skips if m.misfit == "skip" else 0,
             scan=min(kernel.CANDIDATES, max(8, m.max_skips + 1)),
@@ -453,6 +458,8 @@ class KernelServer:
                 self.state.prefixes,
                 rows,
             )
+        if name == "done":
+            return self.state.req[kernel.LEN][rows] - self.state.req[kernel.PROMPT][rows]
         return self.state.req[_COLUMN[name]][rows]
 
     def write_keys(self, decides: str, rows: Ints, columns: Any) -> None:
@@ -511,7 +518,7 @@ class KernelServer:
         )
 
 
-_COLUMN = {"arrival": kernel.ARRIVAL, "done": kernel.DONE, "computed": kernel.COMP}
+_COLUMN = {"arrival": kernel.ARRIVAL, "computed": kernel.COMP}
 _REQUEST_COLUMN = {
     "arrival_us": kernel.ARRIVAL,
     "first_scheduled_us": kernel.SCHED,
@@ -547,7 +554,9 @@ def _allocate(trace: Trace, settings: Settings, wants: Wants, lookahead: bool) -
 
     req = np.zeros((kernel.REQ_ROWS, n), np.int64)
     req[kernel.LEN] = req[kernel.PROMPT] = trace.prompt_tokens
-    req[kernel.OUTPUT] = trace.output_tokens
+    req[kernel.WHOLE] = req[kernel.STOP] = whole
+    if settings.max_model_len is not None:
+        req[kernel.STOP] = np.minimum(whole, settings.max_model_len)
     req[kernel.TABLE] = table_at[:-1]
     for column in (kernel.FIRST, kernel.SCHED, kernel.END, kernel.ARRIVAL, kernel.TRIED):
         req[column] = -1
