@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from engine import log
 from engine.policy import LEVELS, find
-from engine.records import Result, Trace
+from engine.records import Result, Settings, Trace
 from ui import palette
 
 ASSETS = Path(__file__).parent.parent / "assets" / "player"
@@ -59,7 +59,7 @@ def lane(result: Result) -> dict[str, Any]:
         "claim": about.get("claim", ""),
         "color": about.get("color", "fifo"),
         "knows": knows(result),
-        "serve": about.get("serve", ""),
+        "serve": _serve(about.get("serve", ""), result.settings),
         "source": about.get("source", ""),
         "price_note": ""
         if priced
@@ -68,6 +68,14 @@ def lane(result: Result) -> dict[str, Any]:
         else "a fixed score: it does not see memory fill",
         "gpu_note": "" if priced else "always zero, too" if asks else "none: it does not see the line grow",
     }
+
+
+def _serve(command: str, settings: Settings) -> str:
+    """Return the `vllm serve` command with the run's own knobs; a rulebook without a flag keeps its sentence."""
+    if not command.startswith("vllm serve"):
+        return command
+    knobs = f"--max-num-seqs {settings.max_num_seqs} --max-num-batched-tokens {settings.max_num_batched_tokens}"
+    return f"{command} {knobs} --num-gpu-blocks-override {settings.num_gpu_blocks}"
 
 
 def question_at(results: Sequence[Result]) -> int:

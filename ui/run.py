@@ -179,7 +179,7 @@ def facts(race: Race) -> dict[str, Any]:
     about = profiles.about(scenario.profile)
     bound_ms = float(race.service_us[race.counted].mean()) / 1e3
     return {
-        "estimated": text.fill("home/estimated") if scenario.estimated else "",
+        "estimated": text.fill("home/estimated", what=about["estimated"]["note"]) if scenario.estimated else "",
         "bound_s": bound_ms / 1e3,
         "bound_ratio": best_ms / bound_ms,
         "requests": len(race.trace),
