@@ -23,7 +23,7 @@ SQUARES = 384
 """Most squares of a memory map: 12 rows of 32."""
 FRAMES = 2000
 """Most frames of a race."""
-LEVEL = 6
+LEVEL = 1
 
 EMPTY, RUNNING, SHARED, CACHED = 0, 1, 2, 3
 """States of a square: free; written by a running request; prefix hit in use; cached and idle."""

@@ -19,6 +19,7 @@ with st.container(horizontal=True, vertical_alignment="center", gap="small"):
 race, trouble = controls.run_or_last_good(state)
 controls.say(note, trouble)
 controls.stage(race)
+views.let_the_race_draw(race)
 
 facts = run.facts(race)
 told, measured = st.columns([5, 6], gap="large")

@@ -5,6 +5,7 @@ Vega draws on the page's main thread, as the player does: a dozen charts at once
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,23 @@ import streamlit as st
 from ui import charts, evidence, run, text
 from ui.palette import Mode
 from ui.state import HomeState
+
+HEAD_START_S = 0.4
+"""How long what is read waits for what is watched: about what a browser takes to unpack and draw a race."""
+
+
+def let_the_race_draw(race: run.Race) -> None:
+    """Hold back the rest of the page while a new race is drawn: tables and charts share the player's thread.
+
+    The old tables stay meanwhile. Looking at the session lets Streamlit end this run if a setting moves again.
+    """
+    if st.session_state.get("home.drawn") == race.state:
+        return
+    end = time.monotonic() + HEAD_START_S
+    while time.monotonic() < end:
+        time.sleep(0.02)
+        st.session_state.get("home.drawn")
+    st.session_state["home.drawn"] = race.state
 
 
 def mode() -> Mode:
