@@ -1270,7 +1270,11 @@ class Player {
     const key = `${width}/${dpr}/${dark}/${background}/${this.presenter}/${this.shown.slice(0, 2)}`;
     if (key === this.layoutKey && !force) return;
     this.layoutKey = key;
-    this.look = new Look(this.meta.palette, dark, background, dpr);
+    const lookKey = `${dark}/${background}/${dpr}/${JSON.stringify(this.meta.palette)}`;
+    if (lookKey !== this.lookKey) { // drawn sprites outlive a change of run or width
+      this.lookKey = lookKey;
+      this.look = new Look(this.meta.palette, dark, background, dpr);
+    }
     for (const [token, value] of Object.entries(this.look.colours)) this.root.style.setProperty(`--${token}`, value);
     this.root.style.colorScheme = dark ? "dark" : "light";
     const big = this.presenter || width >= 1700;
