@@ -394,16 +394,18 @@ class KernelServer:
             grown[: len(array)] = array
             return grown
 
-        if c.keep_steps:
+        if c.keep_steps and now[kernel.STEP] + 1 >= len(logs.steps):
             logs = logs._replace(steps=larger(logs.steps, 1024))
         if c.keep_scheduled:
-            logs = logs._replace(sched_at=larger(logs.sched_at, 1024))
+            if now[kernel.STEP] + 2 >= len(logs.sched_at):
+                logs = logs._replace(sched_at=larger(logs.sched_at, 1024))
             if now[kernel.N_SCHED] + most + 1 >= len(logs.sched):
                 logs = logs._replace(sched=larger(logs.sched, most))
         if c.keep_moves and now[kernel.N_MOVES] + 3 * most + 3 >= len(logs.moves):
             logs = logs._replace(moves=larger(logs.moves, 4 * most))
         if c.keep_events:
-            logs = logs._replace(event_at=larger(logs.event_at, 1024))
+            if now[kernel.STEP] + 2 >= len(logs.event_at):
+                logs = logs._replace(event_at=larger(logs.event_at, 1024))
             if now[kernel.N_EVENTS] + 8 * c.num_blocks >= len(logs.event):
                 logs = logs._replace(event=larger(logs.event, 8 * c.num_blocks))
         self.state = self.state._replace(logs=logs)
@@ -531,7 +533,8 @@ _REQUEST_COLUMN = {
 
 
 def _structured(rows: Any, dtype: np.dtype[Any]) -> Any:
-    return np.ascontiguousarray(rows).view(dtype).reshape(len(rows))
+    # a copy: a view would keep the whole log, room to grow included, for as long as the result is kept
+    return rows.copy().view(dtype).reshape(len(rows))
 
 
 def _offsets(counts: Any) -> Ints:
