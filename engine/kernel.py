@@ -708,8 +708,8 @@ def _serve_running(c, s, budget, threshold):
             if 0 < threshold < n:
                 n = threshold
             n = min(n, budget)
-        if c.max_model_len > 0:
-            n = min(n, c.max_model_len - 1 - comp)
+            if c.max_model_len > 0:  # a request ends before its last token alone could pass the limit
+                n = min(n, c.max_model_len - 1 - comp)
         if n <= 0:
             k += 1
             continue
