@@ -599,13 +599,15 @@ def _allocate(trace: Trace, settings: Settings, wants: Wants, lookahead: bool) -
     return kernel.State(
         now=now,
         req=req,
-        table=np.zeros(int(table_at[-1]), np.int32),
+        table=np.full(
+            int(table_at[-1]), 0, np.int32
+        ),  # full, not zeros: the loop shall meet no page for the first time
         pool=kernel.Pool(now, blk, np.zeros(blocks), np.zeros(blocks, np.int64), np.zeros(16 * wants.classes)),
         prefixes=kernel.Index(
             now=now,
             ident=ident,
             ident_at=ident_at,
-            first_copy=np.zeros(identities, np.int32),
+            first_copy=np.full(identities, 0, np.int32),
             wanted=np.zeros(identities if lookahead else 0, np.int32),
             released=released,
             waiting_since=np.zeros((kinds, wants.census_seconds), np.int64),
