@@ -145,8 +145,9 @@ def _distribution_form(lanes: Look, measure: str, named: bool, mode: Mode) -> di
     if named:
         layers.append(
             base.transform_filter("datum.named")
+            .transform_calculate(short="split(datum.rulebook, ',')[0]")  # "First come, first served" would be cut off
             .mark_text(fontSize=13, fontWeight=600, align="left", dx=8)
-            .encode(text="rulebook:N")
+            .encode(text="short:N")
         )
     return finished(alt.layer(*layers).properties(height=230), mode)
 
