@@ -128,7 +128,7 @@ def _order(run: Run, last_user: Any) -> tuple[list[tuple[Prefix, set[int]]], Pre
     """Return idle prefixes in eviction order with their blocks, the one that LRU would take, and the free blocks."""
     pool, t_us = run.server.state.pool, run.server.t_us
     blk = pool.blk
-    idle = np.flatnonzero((blk[:, kernel.USERS] == 0) & (blk[:, kernel.IDENT] >= 0))
+    idle = np.flatnonzero(run.server.block_columns().idle)
     order = idle[np.lexsort((blk[idle, kernel.SEQ], pool.key[idle], blk[idle, kernel.TIER]))]
     places = {int(b): place for place, b in enumerate(order)}
 

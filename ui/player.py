@@ -11,8 +11,7 @@ import numpy as np
 import streamlit as st
 from numpy.typing import ArrayLike
 
-from engine import log
-from engine.policy import LEVELS, find
+from engine import log, rulebooks
 from engine.records import Result, Settings, Trace
 from ui import palette
 
@@ -31,20 +30,6 @@ _mount = st.components.v2.component(
 )
 
 
-def knows(result: Result) -> str:
-    """Return the information class of a result's rulebook: that of its best informed rule."""
-    book = result.rulebook
-    known = []
-    for decides, id in (("order", book.order), ("victim", book.victim), ("evict", book.evict)):
-        try:
-            known.append(find(decides, id).knows)
-        except LookupError:
-            continue
-    if book.mechanisms.admission == "peak_lookahead":
-        known.append("predicted")
-    return max(known, key=LEVELS.__getitem__, default="online")
-
-
 def lane(result: Result) -> dict[str, Any]:
     """Return what the player says about a lane, taken from its rulebook."""
     book = result.rulebook
@@ -58,7 +43,7 @@ def lane(result: Result) -> dict[str, Any]:
         "label": about.get("label", ""),
         "claim": about.get("claim", ""),
         "color": about.get("color", "fifo"),
-        "knows": knows(result),
+        "knows": rulebooks.knows(book),
         "serve": _serve(about.get("serve", ""), result.settings),
         "source": about.get("source", ""),
         "price_note": ""
