@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,7 +26,8 @@ def lp_price(view: View, t0_ms: float | None = 10_000.0) -> Keys:
     """Serve by rent, c = price of memory * m + price of GPU time * g, least first; prices from the window program.
 
     m, g: ms of the whole memory and of the GPU that a request is predicted to need. Aged as (waited + t0) / c, unless
-    t0_ms is None. When a request starts to wait between refreshes it is keyed at the prices in force.
+    t0_ms is None: then a request is worth admitting while c <= 1, the value of one request, unless all fit. When a
+    request starts to wait between refreshes it is keyed at the prices in force, which are shared as `prices`.
     """
     notes = view.memory
     if not hasattr(notes, "prices"):
@@ -36,8 +38,9 @@ def lp_price(view: View, t0_ms: float | None = 10_000.0) -> Keys:
         notes.needs.setdefault(row, need)  # as it was on arrival: what the next such arrival will need
     if view.refreshed:
         _reprice(view, memory, gpu)
-    rent = notes.prices.memory * memory + notes.prices.gpu_time * gpu
-    return aged(rent, view.rows.arrival_ms, t0_ms)
+    now = view.shared.prices = notes.prices
+    keys = aged(now.memory * memory + now.gpu_time * gpu, view.rows.arrival_ms, t0_ms)
+    return keys if now.slack or t0_ms is not None else replace(keys, threshold=1.0)
 
 
 def _needs(rows: Any, view: View) -> tuple[Floats, Floats]:
