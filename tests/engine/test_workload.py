@@ -8,6 +8,7 @@ import pytest
 
 from engine import workload
 from engine.records import BLOCK_TOKENS
+from engine.workload import catalogue
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "traces"
 IDS = workload.scenarios()
@@ -91,7 +92,7 @@ def test_lengths_look_like_the_source(id, window):
     from measure import derive_traces
 
     rows = derive_traces.read(SHARED / f"{derive_traces.WINDOWS[window]}.csv.gz")
-    shipped = workload._source(window)
+    shipped = workload.lengths.source(window)
     for name, value in derive_traces.reduce(rows).items():
         assert np.array_equal(value, shipped[name])
     for drawn, source in zip(pooled(id, 60), (rows[:, 1], rows[:, 2]), strict=True):
@@ -173,6 +174,6 @@ def test_unknown_scenario_lists_what_there_is():
 def test_broken_scenario_names_its_fields(tmp_path, monkeypatch):
     (tmp_path / "scenarios").mkdir()
     (tmp_path / "scenarios" / "odd.toml").write_text('title = "x"\ncolour = "red"')
-    monkeypatch.setattr(workload, "ASSETS", tmp_path)
+    monkeypatch.setattr(catalogue, "ASSETS", tmp_path)
     with pytest.raises(ValueError, match=r"must not lack .*'duration_s'.* nor add \['colour'\]"):
         workload.scenario("odd")

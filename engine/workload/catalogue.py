@@ -1,4 +1,4 @@
-"""Make traces from named scenarios: the only random numbers of the project, from a seed, never from a clock."""
+"""Named scenarios and the traces they draw."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from numpy.random import Generator
 
 from engine import profiles
 from engine.records import BLOCK_TOKENS, Floats, Ints, Profile, Settings, Trace
+from engine.workload import arrivals, conversations, lengths
+from engine.workload.draws import streams
+from engine.workload.predictions import predict
 
-ASSETS = Path(__file__).resolve().parent.parent / "assets"
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
 CLASSES = ("chat", "agent turn", "long report", "document")
 CHAT, AGENT_TURN, LONG_REPORT, DOCUMENT = range(4)
 DOCUMENT_PROMPT_TOKENS = 2500
 LONG_OUTPUT_TOKENS = 350
 KINDS = ("azure_conv", "azure_code", "agents")
-PIECE_S = 20
-"""Seconds of the source that are redrawn as one piece, so that its bursts survive."""
 
 # The synthetic mix of agents, chats and documents; lengths are lognormal (median tokens, sigma), gaps in seconds.
 SHARES = (0.35, 0.40, 0.25)
@@ -106,119 +107,72 @@ def generate(scenario: Scenario, seed: int, load: float | None = None, sigma: fl
         raise ValueError(f"load must be above 0 and at most 10; it is {load}.")
     if not 0.0 <= sigma <= 5.0:
         raise ValueError(f"sigma, the spread of prediction errors, must be between 0 and 5; it is {sigma}.")
-    if not 0 <= seed < 2**63:
-        raise ValueError(f"seed must be a whole number from 0 to 2^63 - 1; it is {seed}.")
-    # one stream a quantity, so that a longer draw of one leaves the others alone
-    streams = [np.random.Generator(np.random.PCG64(s)) for s in np.random.SeedSequence(seed).spawn(12)]
+    drawn = streams(seed, 12)
     rate = scenario.rate_at_load_1 * load
     if scenario.kind == "agents":
-        return _agents(streams, rate, scenario.duration_s, sigma)
-    return _azure(streams, scenario.kind, rate, scenario.duration_s, sigma)
+        return _agents(drawn, rate, scenario.duration_s, sigma)
+    return _azure(drawn, scenario.kind, rate, scenario.duration_s, sigma)
 
 
-def predict(output_tokens: Ints, sigma: float, stream: Generator) -> Ints:
-    """Return noisy output lengths in tokens: median right, spread exp(sigma)."""
-    error = np.exp(sigma * stream.standard_normal(len(output_tokens)))
-    return np.clip(np.rint(output_tokens * error), 1, 2**30).astype(np.int64)
-
-
-@cache
-def _source(kind: str) -> dict[str, Any]:
-    with np.load(ASSETS / "traces" / f"{kind}.npz") as file:
-        return {name: file[name] for name in file.files}
-
-
-def _inside_bins(bins: Ints, per_doubling: int, stream: Generator) -> Ints:
-    """Draw a whole number uniformly from each logarithmic bin."""
-    edges = np.ceil(2.0 ** (np.arange(int(bins.max()) + 2) / per_doubling) - 1e-9).astype(np.int64)
-    low, high = edges[bins], edges[bins + 1]
-    return low + np.floor(stream.random(len(bins)) * (high - low)).astype(np.int64)
-
-
-def _arrivals_s(per_second: Ints, stretch: float, duration_s: float, streams: list[Generator]) -> Floats:
-    """Redraw pieces of the source's seconds, stretch time, cut at the duration; sorted seconds."""
-    source_s = duration_s / stretch
-    pieces = int(np.ceil(source_s / PIECE_S))
-    starts = np.floor(streams[0].random(pieces) * (len(per_second) - PIECE_S + 1)).astype(np.int64)
-    counts = per_second[(starts[:, None] + np.arange(PIECE_S)).ravel()].astype(np.int64)
-    seconds = np.repeat(np.arange(len(counts)), counts)
-    at = np.sort(seconds + streams[1].random(len(seconds))) * stretch
-    return at[at < duration_s]
-
-
-def _azure(streams: list[Generator], kind: str, rate: float, duration_s: float, sigma: float) -> Trace:
-    source = _source(kind)
-    per_second = source["per_second"]
-    at = _arrivals_s(per_second, float(per_second.mean()) / rate, duration_s, streams)
-    cell = np.searchsorted(np.cumsum(source["count"]), streams[2].random(len(at)) * source["count"].sum(), side="right")
-    per_doubling = int(source["bins_per_doubling"])
-    prompt = _inside_bins(source["prompt_bin"][cell].astype(np.int64), per_doubling, streams[3])
-    output = _inside_bins(source["output_bin"][cell].astype(np.int64), per_doubling, streams[4])
+def _azure(drawn: list[Generator], kind: str, rate: float, duration_s: float, sigma: float) -> Trace:
+    per_second = lengths.source(kind)["per_second"]
+    at = arrivals.resampled(per_second, float(per_second.mean()) / rate, duration_s, drawn[0], drawn[1])
+    prompt, output = lengths.empirical(kind, len(at), drawn[2], drawn[3], drawn[4])
     short = np.where(output >= LONG_OUTPUT_TOKENS, LONG_REPORT, CHAT)
     return Trace(
-        arrival_us=np.floor(at * 1e6).astype(np.int64),
+        arrival_us=arrivals.microseconds(at),
         prompt_tokens=prompt,
         output_tokens=output,
-        predicted_tokens=predict(output, sigma, streams[5]),
+        predicted_tokens=predict(output, sigma, drawn[5]),
         class_id=np.where(prompt >= DOCUMENT_PROMPT_TOKENS, DOCUMENT, short),
     )
 
 
-def _lognormal(stream: Generator, shape: tuple[Floats, Floats]) -> Ints:
-    median, spread = shape
-    drawn = np.rint(median * np.exp(spread * stream.standard_normal(len(median))))
-    return np.clip(drawn, 8, LONGEST_TEXT_TOKENS).astype(np.int64)
-
-
-def _by_class(kind: Ints, document: tuple[float, float], chat: tuple[float, float], loop: tuple[float, float]) -> Any:
+def _by_class(
+    kind: Ints, document: tuple[float, float], chat: tuple[float, float], loop: tuple[float, float]
+) -> tuple[Floats, Floats]:
     table = np.array([document, chat, loop])
     return table[kind, 0], table[kind, 1]
 
 
-def _agents(streams: list[Generator], rate: float, duration_s: float, sigma: float) -> Trace:
+def _agents(drawn: list[Generator], rate: float, duration_s: float, sigma: float) -> Trace:
     """Draw conversations as a Poisson stream; each turn's prompt is all that was said before plus new text.
 
     Turns that could not arrive within the duration even if every answer took no time are left out: the same rows under
     every rulebook, and no long empty end in which the last conversations think.
     """
-    # arrivals at rate 1, scaled: another load keeps every conversation and moves it
-    n = int(rate * duration_s + 10 * np.sqrt(rate * duration_s) + 20)
-    start = np.cumsum(streams[0].standard_exponential(n)) / rate
-    start = start[start < duration_s]
-    kind = np.searchsorted(np.cumsum(SHARES), streams[1].random(len(start)), side="right").clip(0, 2)
-    # as many turns on average as CHAT_TURNS, at least one
-    chat_turns = 1 + np.floor(np.log1p(-streams[2].random(len(start))) / np.log(1 - 1 / CHAT_TURNS)).astype(np.int64)
-    turns = np.choose(
-        kind, [np.ones_like(chat_turns), np.minimum(chat_turns, 20), np.full_like(chat_turns, LOOP_TURNS)]
-    )
+    start = arrivals.poisson(rate, duration_s, drawn[0])
+    kind = np.searchsorted(np.cumsum(SHARES), drawn[1].random(len(start)), side="right").clip(0, 2)
+    chat_turns = conversations.geometric_turns(len(start), CHAT_TURNS, drawn[2])
+    turns = np.choose(kind, [np.ones_like(chat_turns), chat_turns, np.full_like(chat_turns, LOOP_TURNS)])
 
-    session = np.repeat(np.arange(len(start)), turns)
-    first = np.concatenate([[0], np.cumsum(turns)[:-1]]).astype(np.int64)
-    turn = np.arange(len(session)) - first[session]
+    session, turn, first = conversations.rows(turns)
     of = kind[session]
     system = np.where((of == 2) & (turn == 0), LOOP_SYSTEM_TOKENS, 0)
-    text = _lognormal(streams[3], _by_class(of, DOCUMENT_PROMPT, CHAT_TEXT, LOOP_TEXT)) + system
-    output = _lognormal(streams[4], _by_class(of, DOCUMENT_ANSWER, CHAT_ANSWER, LOOP_ANSWER))
-    said = np.cumsum(text + output)
-    said -= (said[first] - (text + output)[first])[session]
-    length = said
+    prompts, answers = (
+        _by_class(of, DOCUMENT_PROMPT, CHAT_TEXT, LOOP_TEXT),
+        _by_class(of, DOCUMENT_ANSWER, CHAT_ANSWER, LOOP_ANSWER),
+    )
+    text = lengths.lognormal(*prompts, len(of), drawn[3], 8, LONGEST_TEXT_TOKENS) + system
+    output = lengths.lognormal(*answers, len(of), drawn[4], 8, LONGEST_TEXT_TOKENS)
+    length = conversations.running_total(text + output, session, first)
     prompt = length - output
 
     more = turn < turns[session] - 1
     gap_s = np.where(
         of == 2,
-        LOOP_GAP_S[0] * np.exp(LOOP_GAP_S[1] * streams[5].standard_normal(len(session))),
-        CHAT_THINK_S * streams[6].standard_exponential(len(session)),
+        LOOP_GAP_S[0] * np.exp(LOOP_GAP_S[1] * drawn[5].standard_normal(len(session))),
+        CHAT_THINK_S * drawn[6].standard_exponential(len(session)),
     )
     gap_s[first] = 0.0
     waited = np.cumsum(gap_s)
     kept = start[session] + waited - waited[first][session] < duration_s
-    predicted = predict(output, sigma, streams[7])
-    tool = np.where((of == 2) & more, np.floor(streams[8].random(len(session)) * TOOLS), -1).astype(np.int64)
+    predicted = predict(output, sigma, drawn[7])
+    tool = np.where((of == 2) & more, np.floor(drawn[8].random(len(session)) * TOOLS), -1).astype(np.int64)
     session, of, length, prompt, output, turn = (x[kept] for x in (session, of, length, prompt, output, turn))
     # row i waits for row i - 1 of its conversation; the gap is the think time or the tool's run time
     return Trace(
-        arrival_us=np.floor(start[session] * 1e6).astype(np.int64),
+        arrival_us=arrivals.microseconds(start[session]),
         prompt_tokens=prompt,
         output_tokens=output,
         predicted_tokens=predicted[kept],
