@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
-from itertools import product
+from itertools import combinations, product
 
 Request = tuple[int, int, int]
 """(arrival, prompt, output) in slots and units of memory."""
@@ -60,3 +61,38 @@ def all_schedules(requests: Sequence[Request], memory: float) -> Iterator[list[i
     for starts in product(*(range(a, horizon - o + 1) for a, _, o in requests)):
         if fits(requests, dict(enumerate(starts)), memory):
             yield list(starts)
+
+
+def optimum(requests: Sequence[Request], memory: int) -> int:
+    """Return the least total latency of all non-preemptive schedules when all arrive at 0, by enumerating states.
+
+    A state is who waits and, of each that runs, (slots left, memory in the next slot); in every slot any part of the
+    waiting may start that fits to the end. Exponential: for up to 7 requests.
+    """
+    assert all(a == 0 and s + o <= memory for a, s, o in requests)
+
+    def fit(running: Sequence[tuple[int, int]]) -> bool:
+        longest = max((left for left, _ in running), default=0)
+        return all(sum(held + t for left, held in running if left > t) <= memory for t in range(longest))
+
+    @functools.cache
+    def cost(waiting: tuple[tuple[int, int], ...], running: tuple[tuple[int, int], ...]) -> int:
+        """Return the sum over slots from now on of how many have not finished."""
+        if not waiting and not running:
+            return 0
+        best = None
+        for k in range(len(waiting) + 1):
+            for chosen in set(combinations(waiting, k)):
+                rest, now = list(waiting), list(running)
+                for s, o in chosen:
+                    rest.remove((s, o))
+                    now.append((o, s + 1))
+                if not now or not fit(now):
+                    continue
+                after = tuple(sorted((left - 1, held + 1) for left, held in now if left > 1))
+                found = cost(tuple(rest), after)
+                best = found if best is None else min(best, found)
+        assert best is not None  # one alone always fits
+        return best + len(waiting) + len(running)
+
+    return cost(tuple(sorted((s, o) for _, s, o in requests)), ())
