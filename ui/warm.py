@@ -43,6 +43,7 @@ def _compile() -> None:
         prompt_tokens=np.full(6, 200),
         output_tokens=np.full(6, 40),
         predicted_tokens=np.full(6, 40),
+        max_new_tokens=np.full(6, 40),
         class_id=np.arange(6) % 4,
     )
     profile = workload.scenario(run.preset_ids()[0]).gpu()

@@ -55,7 +55,7 @@ def serve(decides: str = "order") -> engine.Result:
 @pytest.mark.parametrize(
     ("mistake", "sentence"),
     [
-        ({"decides": "routing"}, "decides 'routing'; use order, victim or evict"),
+        ({"decides": "routing"}, "decides 'routing'; use order, victim, evict, pin"),
         ({"knows": "everything"}, "knows 'everything'; use online, predicted or clairvoyant"),
         ({"refresh": "often"}, "has refresh 'often'; use never"),
         ({"refresh": "every"}, "is refreshed every 0 ms; give at least 1"),
@@ -84,12 +84,14 @@ def test_find_lists_what_there_is_and_hints_at_solvers() -> None:
 
 
 def test_every_file_of_a_rules_folder_registers_a_rule_of_its_name() -> None:
+    """`<id>.py`, or `<decision>_<id>.py` where another decision has a rule of that id."""
     rules = {rule.rule.__module__: rule for rule in policy.registered()}
     for folder in RULE_FOLDERS:
         files = {path.stem for path in Path(folder.__path__[0]).glob("[!_]*.py")}
         assert files
         for file in files:
-            assert rules[f"{folder.__name__}.{file}"].id == file
+            rule = rules[f"{folder.__name__}.{file}"]
+            assert file in (rule.id, f"{rule.decides}_{rule.id}")
 
 
 @pytest.mark.parametrize("rule", policy.registered(), ids=lambda rule: f"{rule.decides}-{rule.id}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ import engine
 import solvers
 from engine import policy, rulebooks
 from engine.records import Mechanisms, Settings
+from ui import palette
 
 assert solvers.LPResult  # importing solvers registers the LP-derived rules
 TEXT = """
@@ -30,25 +31,62 @@ def test_every_rulebook_loads_and_says_what_it_is(id: str) -> None:
     assert book.id == id
     assert {"label", "claim", "color", "source", "serve"} <= set(book.about)
     assert all(book.about.values())
-    assert book.mechanisms.preempted == "by_key" or book.order == "fcfs"
-    assert set(book.options) <= {"order", "victim", "evict"}
+    assert book.about["color"] in palette.LINES
+    assert book.about["claim"].endswith(".")
+    assert set(book.options) <= set(policy.DECISIONS)
     assert set(book.settings) <= {f.name for f in fields(Settings)}
+
+
+def test_no_two_rulebooks_have_the_same_name_or_the_same_rules() -> None:
+    books = [rulebooks.load(id) for id in rulebooks.names()]
+    assert len({book.name for book in books}) == len(books)
+    rules = [(b.order, b.victim, b.evict, b.pin, b.mechanisms, tuple(sorted(b.settings.items()))) for b in books]
+    assert len(set(rules)) == len(rules)
+
+
+@pytest.mark.parametrize("id", rulebooks.names())
+def test_no_rulebook_contradicts_itself(id: str) -> None:
+    book = rulebooks.load(id)
+    assert book.mechanisms.conflict(book.order, replace(KNOBS, **book.settings)) is None
+
+
+TRACE = engine.Trace(
+    [0, 0, 5],
+    [300, 40, 50],
+    [9, 8, 7],
+    predicted_tokens=[9, 5, 9],
+    max_new_tokens=[16, 16, 16],
+    priority=[1, 0, 2],
+    class_id=[0, 1, 0],
+)
+KNOBS = engine.Settings(max_num_seqs=4, max_num_batched_tokens=64, num_gpu_blocks=24)
+CLOCK = engine.Profile("clock", t0_ps=1_000_000_000, per_token_ps=1_000_000)
 
 
 @pytest.mark.parametrize("id", rulebooks.names())
 def test_every_rulebook_serves(id: str) -> None:
-    trace = engine.Trace([0, 0, 5], [300, 40, 50], [9, 8, 7], predicted_tokens=[9, 5, 9], priority=[1, 0, 2])
-    knobs = engine.Settings(max_num_seqs=4, max_num_batched_tokens=64, num_gpu_blocks=24)
-    clock = engine.Profile("clock", t0_ps=1_000_000_000, per_token_ps=1_000_000)
-    result = engine.simulate(trace, knobs, clock, rulebooks.load(id))
+    result = engine.simulate(TRACE, KNOBS, CLOCK, rulebooks.load(id))
     assert (result.requests["finish_us"] > 0).all()
     assert result.rulebook.id == id
 
 
+@pytest.mark.parametrize("id", ["orca", "static", "slice_level", "sglang"])
+def test_a_rulebook_that_reserves_says_what_a_trace_without_limits_lacks(id: str) -> None:
+    with pytest.raises(ValueError, match=f"rulebook {id!r} .*max_new_tokens, or the settings max_model_len"):
+        engine.simulate(replace(TRACE, max_new_tokens=None), KNOBS, CLOCK, rulebooks.load(id))
+
+
+@pytest.mark.parametrize("id", ["mc_sf", "mc_sf_skip", "best_heuristic", "lp_prices"])
+def test_a_rulebook_that_predicts_says_what_a_trace_without_predictions_lacks(id: str) -> None:
+    with pytest.raises(ValueError, match="predicted_tokens, but the trace has none; add"):
+        engine.simulate(replace(TRACE, predicted_tokens=None), KNOBS, CLOCK, rulebooks.load(id))
+
+
 def test_what_a_rulebook_knows_is_what_its_best_informed_part_knows() -> None:
     classes = {id: rulebooks.knows(rulebooks.load(id)) for id in rulebooks.names()}
-    assert classes["vllm_v1"] == classes["shortest_prompt"] == "online"
-    assert classes["lp_prices"] == classes["best_heuristic"] == "predicted"
+    guess = {"lp_prices", "best_heuristic", "mc_sf", "mc_sf_skip"}
+    assert {id for id, knows in classes.items() if knows == "predicted"} == guess
+    assert {id for id, knows in classes.items() if knows == "online"} == set(classes) - guess
     looks_ahead = engine.Rulebook("b", "b", mechanisms=Mechanisms(admission="peak_lookahead"))
     assert rulebooks.knows(looks_ahead) == "predicted"  # its admission test reads predicted_tokens
 
@@ -87,9 +125,3 @@ def test_a_wrong_file_is_refused(
     put(tmp_path, monkeypatch, text)
     with pytest.raises(error, match=sentence):
         rulebooks.load("test")
-
-
-def test_no_rule_is_without_a_rulebook_or_a_test_of_its_own() -> None:
-    used = {(d, getattr(rulebooks.load(id), d)) for id in rulebooks.names() for d in ("order", "victim", "evict")}
-    assert used <= {(rule.decides, rule.id) for rule in policy.registered()}
-    assert len(used) >= 6

@@ -52,7 +52,7 @@ def test_no_other_file_of_the_player_holds_a_colour() -> None:
 
 def test_every_rulebook_can_be_a_lane() -> None:
     bare = sample.trace(12, 2.0)
-    load = replace(bare, predicted_tokens=bare.output_tokens)
+    load = replace(bare, predicted_tokens=bare.output_tokens, max_new_tokens=bare.output_tokens)
     record = ("requests", "steps", "moves", "blocks")
     for id in rulebooks.names():
         result = engine.simulate(load, engine.Settings(8, 512, 4000), sample.PROFILE, rulebooks.load(id), record)
