@@ -7,12 +7,12 @@ import pkgutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from engine.records import Floats, Ints, Profile, Settings
+from engine.records import Floats, Ints, Profile, Settings, Trace
 
 ONLINE = ("arrival_ms", "prompt_tokens", "done_tokens", "computed_tokens", "uncached_tokens", "priority")
 ONLINE_OPTIONAL = ("max_new_tokens", "class_id", "session")
@@ -43,6 +43,19 @@ class Requests:
             raise AttributeError(f"a rule of this information class cannot see {name!r}")
         column = self.__dict__[name] = self._columns[name](self.rows)
         return column
+
+
+class Returns(NamedTuple):
+    """Turns that came back after their tool call, one entry each, oldest arrival first; what a pin rule learns from."""
+
+    tool: Ints
+    """Tool that the turn before had called."""
+    gap_ms: Floats
+    """From the end of that answer to the arrival of this turn."""
+    waited_ms: Floats
+    """From arrival to first scheduled; NaN while it waits."""
+    cached_tokens: Ints
+    """Prefix hit at its admission."""
 
 
 class Census:
@@ -102,6 +115,10 @@ class View:
     refreshed: bool
     blocks: Blocks | None = None
     census: Census | None = None
+    returns: Callable[[], Returns] | None = None
+    """Only for pin rules."""
+    trace: Trace | None = None
+    """The whole trace, future included: only for clairvoyant rules."""
     class_count: int = 1
     note_prices: Callable[[float, float], None] = lambda memory, gpu_time: None
     """Record the duals in force from now on: ms of waiting per block and second; per ms of GPU time."""
@@ -122,7 +139,20 @@ class Keys:
     per_ms: ArrayLike = 0.0
     per_token: ArrayLike = 0.0
     per_computed: ArrayLike = 0.0
+    floor: ArrayLike = -np.inf
+    length: ArrayLike | None = None
+    threshold: float = np.inf
     on_release: ArrayLike = 0.0
+    per_use: float = 0.0
+    per_hit: float = 0.0
+    per_born: float = 0.0
+    per_depth: float = 0.0
+    inflation: float = 0.0
+    tail_tokens: int = 0
+    on_block: ArrayLike | None = None
+
+
+DECISIONS = ("order", "victim", "evict", "pin")
 
 
 @dataclass(frozen=True)
@@ -136,6 +166,7 @@ class Policy:
     refresh: str
     every_ms: int
     census: bool
+    by_block: bool
     rule: Callable[..., Keys]
     source: str = field(default="")
 
@@ -147,17 +178,26 @@ _registry: dict[tuple[str, str], Policy] = {}
 
 
 def policy(
-    id: str, *, name: str, decides: str, knows: str, refresh: str = "never", every_ms: int = 0, census: bool = False
+    id: str,
+    *,
+    name: str,
+    decides: str,
+    knows: str,
+    refresh: str = "never",
+    every_ms: int = 0,
+    census: bool = False,
+    by_block: bool = False,
 ) -> Callable[[Callable[..., Keys]], Policy]:
     """Register a rule under (decides, id).
 
-    decides: `order | victim | evict`. knows: `online | predicted | clairvoyant`; the View lacks all else. refresh:
-    `never` (each request is keyed once, from its own row, without its arrival), `on_arrival` (when it starts to wait,
-    also after a preemption), `on_finish`, `every` (all waiting each `every_ms` on the grid of the clock, new ones in
-    between when they start to wait), `each_step`. census: keep `View.census` for this rule.
+    decides: `order | victim | evict | pin`. knows: `online | predicted | clairvoyant`; the View lacks all else.
+    refresh: `never` (each request is keyed once, from its own row, without its arrival), `on_arrival` (when it starts
+    to wait, also after a preemption), `on_finish`, `every` (all waiting each `every_ms` on the grid of the clock, new
+    ones in between when they start to wait), `each_step`. census: keep `View.census` for this rule. by_block: it gives
+    `Keys.on_block`.
     """
-    if decides not in ("order", "victim", "evict"):
-        raise ValueError(f"rule {id!r} decides {decides!r}; use order, victim or evict.")
+    if decides not in DECISIONS:
+        raise ValueError(f"rule {id!r} decides {decides!r}; use {', '.join(DECISIONS)}.")
     if knows not in LEVELS:
         raise ValueError(f"rule {id!r} knows {knows!r}; use online, predicted or clairvoyant.")
     if refresh not in ("never", "on_arrival", "on_finish", "every", "each_step"):
@@ -169,7 +209,7 @@ def policy(
         other = _registry.get((decides, id))
         if other is not None:
             raise ValueError(f"two rules for {decides} are called {id!r}: {other.rule.__module__}, {rule.__module__}.")
-        made = Policy(id, name, decides, knows, refresh, every_ms, census, rule, (rule.__doc__ or "").strip())
+        made = Policy(id, name, decides, knows, refresh, every_ms, census, by_block, rule, (rule.__doc__ or "").strip())
         _registry[decides, id] = made
         return made
 

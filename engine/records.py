@@ -61,6 +61,8 @@ class Scheduled(NamedTuple):
     step_offsets: Ints
     request: NDArray[np.int32]
     tokens: NDArray[np.int32]
+    emitted: NDArray[np.int8] | None = None
+    """Output tokens that came of it; kept only when the server speculates, else 1 where computed meets length."""
 
 
 class BlockEvents(NamedTuple):
@@ -107,7 +109,9 @@ class Trace:
     `(offsets[n + 1], hashes)`: for each request the identities (any int64 >= 0) of the full 16-token blocks of its
     whole sequence, prompt then output; equal identities mean an equal block with an equal prefix. None: every block is
     unique, and a preempted request still finds its own. `tool[i]` >= 0: the answer of i ends in a call of that tool.
-    `priority`: lower is sooner, as in vLLM. Raises ValueError with one sentence per mistake.
+    `priority`: lower is sooner, as in vLLM. `draft_luck`: one number 0..255 per output token of all requests in a row,
+    the luck of a draft for that token: it is accepted where luck < 256 * acceptance. Raises ValueError with one
+    sentence per mistake.
     """
 
     arrival_us: Ints
@@ -124,6 +128,7 @@ class Trace:
     tool: Ints | None = None
     after: Ints | None = None
     think_us: Ints | None = None
+    draft_luck: NDArray[np.uint8] | None = None
 
     def __post_init__(self) -> None:
         def put(name: str, value: Any) -> None:
@@ -163,6 +168,14 @@ class Trace:
             raise ValueError("class_id must stay below 255; request classes are few by design.")
         self._check_after(n)
         self._check_hashes(n)
+        if self.draft_luck is not None:
+            luck = _column("draft_luck", self.draft_luck, None, 0)
+            if len(luck) != int(self.output_tokens.sum()) or (len(luck) and luck.max() > 255):
+                raise ValueError(
+                    f"draft_luck must hold one number from 0 to 255 per output token, {int(self.output_tokens.sum())} "
+                    f"in all; it has {len(luck)}."
+                )
+            put("draft_luck", luck.astype(np.uint8))
 
     def _check_after(self, n: int) -> None:
         if self.after is None:
@@ -211,7 +224,8 @@ class Settings:
 
     `num_gpu_blocks` includes the null block, so one less is usable. `watermark` is the share of blocks kept free when
     a request is admitted while others run. `max_num_scheduled_tokens`: the budget of a step if it differs from
-    `max_num_batched_tokens`. Raises ValueError with a sentence.
+    `max_num_batched_tokens`. `num_speculative_tokens`: drafts a decode verifies per step. `swap_space_blocks`:
+    blocks of host memory that take preempted requests in. Raises ValueError with a sentence.
     """
 
     max_num_seqs: int
@@ -225,6 +239,8 @@ class Settings:
     scheduler_reserve_full_isl: bool = True
     max_model_len: int | None = None
     max_num_scheduled_tokens: int | None = None
+    num_speculative_tokens: int = 0
+    swap_space_blocks: int = 0
 
     def __post_init__(self) -> None:
         least = {
@@ -235,6 +251,8 @@ class Settings:
             "long_prefill_token_threshold": 0,
             "max_model_len": 2,
             "max_num_scheduled_tokens": 1,
+            "num_speculative_tokens": 0,
+            "swap_space_blocks": 0,
         }
         for name, low in least.items():
             value = getattr(self, name)
@@ -245,6 +263,8 @@ class Settings:
             if not low <= value <= 2**31 - 1:
                 raise ValueError(f"{name} must be between {low} and 2^31 - 1; it is {value}.")
             object.__setattr__(self, name, int(value))
+        if self.num_speculative_tokens > 32:
+            raise ValueError(f"num_speculative_tokens must be at most 32; it is {self.num_speculative_tokens}.")
         if not 0.0 <= float(self.watermark) < 1.0:
             raise ValueError(f"watermark is a share of all blocks, at least 0 and below 1; it is {self.watermark}.")
 
@@ -268,7 +288,11 @@ class Profile:
     per_context_ps*C + per_past_ps*Q + per_mixed_context_ps*(C if any request prefills else 0) + per_seq_ps*B)
     // 1_000_000` microseconds. A request *decodes* in a step when it gets exactly one token and all its prompt is
     computed, else it *prefills*. C = tokens already computed of the decoding requests (prefix hits included), B their
-    number; Q = tokens already computed of the prefilling ones; P = sum of (q*c + q*q//2) over them.
+    number; Q = tokens already computed of the prefilling ones; P = sum of (q*c + q*q//2) over them. While drafts are
+    verified, a decode is up to 1 + num_speculative_tokens tokens, and its context is read once for all of them.
+
+    `tile_tokens` > 1: the GEMMs round N up to whole tiles (SARATHI). `swap_block_ps`: one KV block over the link to the
+    host, either way; 0 means nobody measured it.
     """
 
     name: str
@@ -280,6 +304,8 @@ class Profile:
     per_mixed_context_ps: int = 0
     per_seq_ps: int = 0
     floor_ps: int = 0
+    swap_block_ps: int = 0
+    tile_tokens: int = 1
 
     def __post_init__(self) -> None:
         for f in fields(self)[1:]:
@@ -287,47 +313,143 @@ class Profile:
             if isinstance(value, bool) or int(value) != value or not 0 <= value < 2**53:
                 raise ValueError(f"{f.name} must be a whole number of picoseconds, at least 0; it is {value!r}.")
             object.__setattr__(self, f.name, int(value))
+        if self.tile_tokens < 1:
+            raise ValueError("tile_tokens must be at least 1, which means no tiles.")
         if max(self.t0_ps, self.floor_ps) < 1_000_000:
             raise ValueError("a step must last at least 1 microsecond: raise t0_ps or floor_ps to 1,000,000.")
 
     def coefficients(self) -> Ints:
-        """Return the eight integers in the order of the fields."""
+        """Return the ten integers in the order of the fields."""
         return np.array([getattr(self, f.name) for f in fields(self)[1:]], dtype=np.int64)
 
 
 @dataclass(frozen=True)
 class Mechanisms:
-    """Hold what is a test or a state machine rather than an order: a closed list, implemented in the kernel once."""
+    """Hold what is a test or a state machine rather than an order: a closed list, implemented in the kernel once.
+
+    Not every pair goes together: `conflict` says which and why.
+    """
 
     loop: str = "vllm"
-    """Family of the scheduler loop. Only `vllm` in this step."""
+    """Family of the scheduler loop. `vllm`: running first, then waiting, prompts in chunks beside decodes (vLLM V1,
+    Sarathi-Serve). `prefill_first`: whole prompts in a step of their own before any decode (vLLM V0). `decode_first`:
+    no new prompt until all that run are done. `sglang`: a prefill batch if one can be made, else decodes; leaf-LRU on
+    a prefix tree. `static`: a batch is padded, and returns when its longest member ends. `slice`: the same, cut after
+    `slice_tokens`, the unfinished wait again (SCLS)."""
+    alloc: str = "paged"
+    """`paged`: blocks as tokens come. `reserve_max`: prompt + max_new_tokens at admission (Orca). `reserve_pow2`: a
+    buddy run of 2^k blocks that holds the whole sequence: knows the length to a factor of 2, as vLLM's paper granted
+    Orca (Pow2)."""
     admission: str = "vllm"
-    """`vllm`: what `Settings` say (first chunk or full sequence, watermark). `peak_lookahead`: MC-SF's test on top:
-    at each predicted completion, all that still runs must fit."""
+    """`vllm`: what `Settings` say (first chunk or full sequence, watermark). On top of it `peak_lookahead`: MC-SF's
+    test, at each predicted completion all that still run must fit; `reserve_max`: all that run may grow to
+    max_new_tokens; `sglang_ratio`: max_new_tokens of the newcomer and an adaptive share of the others' rest;
+    `threshold`: its key is at most the order rule's `Keys.threshold`, a bid price. The last four admit anything that
+    fits when nothing runs."""
     misfit: str = "stop"
     """At the first waiting request that does not fit: `stop` as vLLM, or `skip` to the next, `max_skips` a step."""
     max_skips: int = 8
+    preempt: str = "recompute"
+    """What happens to the KV of a preempted request: `recompute`, or `swap` to `swap_space_blocks` of host memory."""
     preempted: str = "front"
-    """Where a preempted request waits: `front` of the line, or `by_key`."""
+    """Where a preempted request waits: `front` of the line, `back`, or `by_key`."""
+    fixed_chunk: int = 0
+    """If not 0: one prompt chunk of at most this many tokens a step, decodes ride along (SARATHI)."""
+    slice_tokens: int = 128
+    """Output tokens after which the `slice` loop ends a batch."""
+    acceptance: tuple[float, ...] = (0.7,)
+    """Chance that draft 1, 2, ... of a step is accepted if those before it were; the last one repeats."""
+    draft_us: int = 0
+    """Time of one drafting pass; a step that verifies k drafts pays k of them. 0: n-gram look-up."""
     queue_lookahead: bool = False
     """Pass over cached blocks that a waiting request's prompt would hit, as long as others can be evicted."""
-    tool_pin_ms: int = 0
-    """Pass over blocks released by a request whose answer ends in a tool call, for this long."""
 
     def __post_init__(self) -> None:
         allowed = {
-            "loop": ("vllm",),
-            "admission": ("vllm", "peak_lookahead"),
+            "loop": ("vllm", "prefill_first", "decode_first", "sglang", "static", "slice"),
+            "alloc": ("paged", "reserve_max", "reserve_pow2"),
+            "admission": ("vllm", "peak_lookahead", "reserve_max", "sglang_ratio", "threshold"),
             "misfit": ("stop", "skip"),
-            "preempted": ("front", "by_key"),
+            "preempt": ("recompute", "swap"),
+            "preempted": ("front", "back", "by_key"),
         }
         for name, values in allowed.items():
             if getattr(self, name) not in values:
                 raise ValueError(f"mechanism {name} = {getattr(self, name)!r} is unknown; use {' or '.join(values)}.")
-        if not 0 <= self.max_skips <= 64:
-            raise ValueError("max_skips must be between 0 and 64.")
-        if not 0 <= self.tool_pin_ms <= 86_400_000:
-            raise ValueError("tool_pin_ms must be between 0 and one day.")
+        for name, low, high in (
+            ("max_skips", 0, 64),
+            ("fixed_chunk", 0, 2**20),
+            ("slice_tokens", 1, 2**20),
+            ("draft_us", 0, 10**7),
+        ):
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"{name} must be between {low} and {high}; it is {getattr(self, name)}.")
+        object.__setattr__(self, "acceptance", tuple(float(a) for a in self.acceptance))
+        if not self.acceptance or not all(0.0 <= a <= 1.0 for a in self.acceptance):
+            raise ValueError("acceptance must hold one chance from 0 to 1 per draft, at least one.")
+
+    @property
+    def whole_prompts(self) -> bool:
+        """Whether the loop never cuts a prompt, whatever the settings say."""
+        return self.loop not in ("vllm", "sglang")
+
+    @property
+    def padded(self) -> bool:
+        """Whether batches are padded and return as a whole."""
+        return self.loop in ("static", "slice")
+
+    def conflict(self, order: str, settings: Settings) -> str | None:
+        """Return one sentence about the first two choices that contradict each other, None if all go together."""
+        caching, drafts = settings.enable_prefix_caching, settings.num_speculative_tokens
+        chunked = settings.enable_chunked_prefill
+        pairs = (
+            (self.padded and caching, f"the {self.loop} loop has no prefix cache; set enable_prefix_caching = false"),
+            (self.padded and self.alloc != "paged", f"the {self.loop} loop reserves by itself; use alloc = 'paged'"),
+            (
+                self.padded and self.admission != "vllm",
+                f"the {self.loop} loop fits batches by itself; use admission = 'vllm'",
+            ),
+            (self.padded and self.misfit == "skip", f"the {self.loop} loop cuts batches in order; use misfit = 'stop'"),
+            (self.padded and self.preempt == "swap", f"the {self.loop} loop never preempts; use preempt = 'recompute'"),
+            (
+                self.loop == "slice" and self.preempted == "front",
+                "a slice that ends goes to the back; use preempted = 'back'",
+            ),
+            (self.alloc != "paged" and caching, f"{self.alloc} shares no block; set enable_prefix_caching = false"),
+            (
+                self.alloc != "paged" and self.preempt == "swap",
+                f"{self.alloc} never preempts; use preempt = 'recompute'",
+            ),
+            (self.preempt == "swap" and caching, "swap moves whole block tables; set enable_prefix_caching = false"),
+            (
+                self.preempt == "swap" and self.loop == "sglang",
+                "SGLang drops what it retracts; use preempt = 'recompute'",
+            ),
+            (self.fixed_chunk > 0 and self.loop != "vllm", "fixed_chunk belongs to the vllm loop"),
+            (
+                self.fixed_chunk > 0 and not chunked,
+                "fixed_chunk needs chunked prefill; set enable_chunked_prefill = true",
+            ),
+            (
+                drafts > 0 and self.loop != "vllm",
+                "speculation is in the vllm loop only; set num_speculative_tokens = 0",
+            ),
+            (
+                self.loop == "sglang" and self.admission != "sglang_ratio",
+                "SGLang admits by its ratio; use admission = 'sglang_ratio'",
+            ),
+            (self.loop == "sglang" and self.alloc != "paged", "SGLang allocates page by page; use alloc = 'paged'"),
+            (
+                self.loop == "sglang" and self.preempted == "front",
+                "SGLang puts retracted requests last; use preempted = 'back'",
+            ),
+            (self.preempted != "by_key" and order != "fcfs", f"order {order!r} needs preempted = 'by_key'"),
+            (
+                self.admission == "threshold" and self.preempted != "by_key",
+                "a threshold needs keys; use preempted = 'by_key'",
+            ),
+        )
+        return next((sentence for wrong, sentence in pairs if wrong), None)
 
 
 @dataclass(frozen=True)
@@ -339,6 +461,7 @@ class Rulebook:
     order: str = "fcfs"
     victim: str = "newest"
     evict: str = "lru"
+    pin: str = "none"
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Keyword arguments of each rule, by decision: {"order": {"t0_ms": 10_000}}."""
     mechanisms: Mechanisms = field(default_factory=Mechanisms)
@@ -366,3 +489,12 @@ class Result:
     moves: np.ndarray[Any, Any] | None = None
     blocks: BlockEvents | None = None
     prices: np.ndarray[Any, Any] = field(default_factory=lambda: cast("Any", np.empty(0, PRICE_DTYPE)))
+
+
+NEW_TOKEN_RATIO, LEAST_NEW_TOKEN_RATIO, RATIO_DECAY_STEPS = 0.7, 0.098, 600
+"""SGLang's share of the running requests' remaining max_new_tokens that admission counts: at the start, at least, and
+the decode steps between (schedule_conservativeness 1)."""
+CLIP_NEW_TOKENS = 4096
+"""SGLang counts at most this many tokens to come of a request."""
+RETRACT_STEPS = 20
+"""Decode steps of room that SGLang makes when it retracts."""

@@ -6,7 +6,7 @@ import re
 import tomllib
 from pathlib import Path
 
-from engine.policy import find, rank
+from engine.policy import DECISIONS, find, rank
 from engine.records import Mechanisms, Rulebook, Settings
 
 FOLDER = Path(__file__).resolve().parent.parent / "assets" / "rulebooks"
@@ -22,8 +22,8 @@ def load(id: str) -> Rulebook:
     if not re.fullmatch(r"[a-z0-9_]{1,40}", str(id)) or id not in names():
         raise LookupError(f"no rulebook has this id; there are {', '.join(names())}.")
     data = tomllib.loads((FOLDER / f"{id}.toml").read_text(encoding="utf-8"))
-    rules = data["rules"]
-    for decides in ("order", "victim", "evict"):
+    rules = {"pin": "none", **data["rules"]}
+    for decides in DECISIONS:
         find(decides, rules[decides])
     unknown = set(data.get("settings", {})) - set(Settings.__dataclass_fields__)
     if unknown:
@@ -31,9 +31,7 @@ def load(id: str) -> Rulebook:
     return Rulebook(
         id=id,
         name=data["name"],
-        order=rules["order"],
-        victim=rules["victim"],
-        evict=rules["evict"],
+        **rules,
         options=data.get("options", {}),
         mechanisms=Mechanisms(**data.get("mechanisms", {})),
         settings=data.get("settings", {}),
@@ -43,6 +41,7 @@ def load(id: str) -> Rulebook:
 
 def knows(book: Rulebook) -> str:
     """Return the information class of a rulebook: the most that any of its parts may know."""
-    rules = [find("order", book.order), find("victim", book.victim), find("evict", book.evict)]
-    level = rank(rules)
+    level = rank(find(decides, getattr(book, decides)) for decides in DECISIONS)
+    if book.mechanisms.alloc == "reserve_pow2":  # knows the true length to a factor of 2
+        return "clairvoyant"
     return "predicted" if level == "online" and book.mechanisms.admission == "peak_lookahead" else level

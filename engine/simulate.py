@@ -22,17 +22,20 @@ from engine.policy import (
     Keys,
     Policy,
     Requests,
+    Returns,
     View,
     find,
 )
 from engine.records import (
     BLOCK_TOKENS,
     MOVE_DTYPE,
+    NEW_TOKEN_RATIO,
     PRICE_DTYPE,
     REQUEST_DTYPE,
     STEP_DTYPE,
     BlockEvents,
     Ints,
+    Mechanisms,
     Profile,
     Result,
     Rulebook,
@@ -44,6 +47,7 @@ from engine.records import (
 PARTS = ("requests", "steps", "scheduled", "moves", "blocks")
 CENSUS_SECONDS = 4096
 NEVER_US = 2**62
+DAY_US = 86_400_000_000
 
 
 class Stalled(ValueError):
@@ -64,6 +68,8 @@ class Wants:
     positional: bool
     newest: bool
     priced: bool
+    tree: bool
+    by_block: bool
     fresh: bool
     finish: bool
     census: bool
@@ -109,16 +115,21 @@ class Run:
         self.settings = settings = replace(settings, **rulebook.settings)
         self.trace, self.profile, self.rulebook, self.parts = trace, profile, rulebook, parts
         self.order, self.victim = find("order", rulebook.order), find("victim", rulebook.victim)
-        self.evict = find("evict", rulebook.evict)
-        self.rules = (self.order, self.victim, self.evict)
-        _check(trace, settings, rulebook, self.rules)
+        self.evict, self.pin = find("evict", rulebook.evict), find("pin", rulebook.pin)
+        self.rules = (self.order, self.victim, self.evict, self.pin)
+        _check(trace, settings, profile, rulebook)
         mechanisms = rulebook.mechanisms
         self.wants = Wants(
             classes=1 if trace.class_id is None or not len(trace) else int(trace.class_id.max()) + 1,
-            positional=mechanisms.preempted == "front",
+            positional=mechanisms.preempted != "by_key",
             newest=rulebook.victim == "newest",
-            priced=rulebook.evict != "lru" or mechanisms.queue_lookahead or mechanisms.tool_pin_ms > 0,
-            fresh=any(p.refresh != "never" for p in (self.order, self.victim)),
+            tree=mechanisms.loop == "sglang" and settings.enable_prefix_caching,
+            priced=rulebook.evict != "lru"
+            or rulebook.pin != "none"
+            or mechanisms.queue_lookahead
+            or mechanisms.loop == "sglang",
+            by_block=self.evict.by_block and trace.block_hashes is not None and settings.enable_prefix_caching,
+            fresh=any(p.refresh != "never" for p in (self.order, self.victim, self.pin)),
             finish=any(p.refresh == "on_finish" for p in self.rules),
             census=self.evict.census,
             explained=explained,
@@ -139,7 +150,7 @@ class Run:
 
     def _ask_once(self) -> None:
         """Key every request by the rules that never refresh, and take the first eviction keys."""
-        for rule in (self.order, self.victim):
+        for rule in (self.order, self.victim, self.pin):
             if rule.refresh == "never":
                 self._key_requests(rule, list(range(len(self.trace))), True)
                 self._due[rule.decides] = NEVER_US
@@ -152,12 +163,12 @@ class Run:
     def _ask(self) -> None:
         """Ask the rules that are due; `fresh` requests are keyed by rules that key whoever starts to wait."""
         t_us, fresh, finished = self.server.t_us, self.server.fresh, self.server.finished_since
-        for rule in (self.order, self.victim):
+        for rule in (self.order, self.victim, self.pin):
             if rule.refresh == "never":
                 continue
             due = t_us >= self._due[rule.decides] or (rule.refresh == "on_finish" and finished)
             if due:
-                rows = self.server.rows_waiting() + (self.server.rows_running() if rule is self.victim else [])
+                rows = self.server.rows_waiting() + (self.server.rows_running() if rule is not self.order else [])
                 self._key_requests(rule, rows, True)
                 self._due[rule.decides] = self._next(rule, t_us)
             elif fresh:
@@ -204,26 +215,62 @@ class Run:
             census=server.census() if evicts and rule.census else None,
             class_count=self.wants.classes,
             note_prices=lambda memory, gpu_time: self._prices.append((server.t_us, memory, gpu_time)),
+            returns=self._returns if rule.decides == "pin" else None,
+            trace=self.trace if rule.knows == "clairvoyant" else None,
+        )
+
+    def _returns(self) -> Returns:
+        """Return the turns that have come back from a tool call so far."""
+        trace, server = self.trace, self.server
+        if trace.after is None or trace.tool is None:
+            return Returns(np.zeros(0, np.int64), np.zeros(0), np.zeros(0), np.zeros(0, np.int64))
+        rows = np.array(server.rows_arrived_since(0), np.int64)
+        rows = rows[trace.after[rows] >= 0]
+        rows = rows[trace.tool[trace.after[rows]] >= 0]
+        before = trace.after[rows]
+        arrival, start = server.column("arrival", rows), server.column("scheduled", rows)
+        rows, before, arrival, start = (x[np.argsort(arrival, kind="stable")] for x in (rows, before, arrival, start))
+        return Returns(
+            tool=trace.tool[before],
+            gap_ms=(arrival - server.column("finish", before)) / 1000.0,
+            waited_ms=np.where(start >= 0, (start - arrival) / 1000.0, np.nan),
+            cached_tokens=server.column("cached", rows),
         )
 
     def _key_requests(self, rule: Policy, rows: list[int], refreshed: bool) -> None:
         view = self.view(rule, rows, refreshed)
         keys = rule(view, **self.rulebook.options.get(rule.decides, {}))
-        parts = (keys.base, keys.per_ms, keys.per_token, keys.per_computed)
-        columns = np.empty((4, len(rows)))
+        columns = np.empty((5, len(rows)))
+        parts = (keys.base, keys.per_ms, keys.per_token, keys.per_computed, keys.floor)
         for k, part in enumerate(parts):
             columns[k] = part  # scalars are broadcast
-        if not np.isfinite(columns).all():
+        if not np.isfinite(columns[:4]).all() or np.isnan(columns[4]).any():
             raise ValueError(f"rule {rule.id!r} gave a key that is not a finite number.")
+        if rule is self.pin:
+            self.server.write_pins(view.rows.rows, np.clip(columns[0] * 1000.0, 0.0, DAY_US).astype(np.int64))
+            return
         self.server.write_keys(rule.decides, view.rows.rows, columns)
+        if keys.length is not None:
+            lengths = np.empty(len(rows), np.int64)
+            lengths[:] = keys.length
+            self.server.write_lengths(view.rows.rows, lengths)
+        if rule is self.order:
+            self.server.threshold = float(keys.threshold)
 
     def _key_blocks(self, refreshed: bool) -> None:
         keys: Keys = self.evict(self.view(self.evict, [], refreshed), **self.rulebook.options.get("evict", {}))
         base, on_release = np.empty(self.settings.num_gpu_blocks), np.empty(16 * self.wants.classes)
         base[:], on_release[:] = keys.base, keys.on_release  # scalars are broadcast
-        if not (np.isfinite(base).all() and np.isfinite(on_release).all()):
+        slopes: tuple[float, ...] = (keys.per_use, keys.per_hit, keys.per_born, keys.per_depth, keys.inflation)
+        if self.wants.by_block:
+            on_block = np.asarray(keys.on_block, np.float64)
+            if self.trace.block_hashes is None or on_block.shape != self.trace.block_hashes[1].shape:
+                raise ValueError(f"rule {self.evict.id!r} must give on_block one key per entry of block_hashes.")
+            keys = replace(keys, on_block=on_block)
+            slopes += (float(on_block.sum()),)
+        if not (np.isfinite(base).all() and np.isfinite(on_release).all() and np.isfinite(slopes).all()):
             raise ValueError(f"rule {self.evict.id!r} gave a key that is not a finite number.")
-        self.server.write_eviction(base, on_release)
+        self.server.write_eviction(base, on_release, keys)
 
     # -- running ---------------------------------------------------------------------------------------------
 
@@ -243,20 +290,33 @@ class Run:
         return cast("Result", self.server.result(self.parts, self.rulebook, np.array(self._prices, PRICE_DTYPE)))
 
 
-def _check(trace: Trace, settings: Settings, book: Rulebook, rules: tuple[Policy, ...]) -> None:
+def _check(trace: Trace, settings: Settings, profile: Profile, book: Rulebook) -> None:
     """Refuse, with a sentence, what could never be served or asked."""
-    if book.mechanisms.preempted == "front" and book.order != "fcfs":
+    mechanisms, drafts = book.mechanisms, settings.num_speculative_tokens
+    conflict = mechanisms.conflict(book.order, settings)
+    if conflict is not None:
+        raise ValueError(f"rulebook {book.id!r} contradicts itself: {conflict}.")
+    if mechanisms.preempt == "swap" and not (profile.swap_block_ps and settings.swap_space_blocks):
         raise ValueError(
-            f"rulebook {book.id!r} orders by {book.order!r} but returns preempted requests to the front of the line; "
-            "use preempted = 'by_key'."
+            f"rulebook {book.id!r} swaps: it needs swap_space_blocks above 0 and a profile with swap_block_ps."
         )
-    if (book.mechanisms.admission == "peak_lookahead") and trace.predicted_tokens is None:
+    if drafts and trace.draft_luck is None:
+        raise ValueError("num_speculative_tokens is above 0, but the trace has no draft_luck; add it.")
+    needs_limit = mechanisms.padded or mechanisms.alloc == "reserve_max"
+    needs_limit |= mechanisms.admission in ("reserve_max", "sglang_ratio")
+    if needs_limit and trace.max_new_tokens is None and settings.max_model_len is None:
+        raise ValueError(
+            f"rulebook {book.id!r} reserves what a request may grow to: give the trace max_new_tokens, or the settings "
+            "max_model_len."
+        )
+    if mechanisms.admission == "peak_lookahead" and trace.predicted_tokens is None:
         raise ValueError(f"rulebook {book.id!r} looks ahead with predicted_tokens, but the trace has none; add them.")
     if trace.block_hashes is not None and settings.enable_prefix_caching and settings.block_size != BLOCK_TOKENS:
         raise ValueError(f"block_hashes describe blocks of {BLOCK_TOKENS} tokens; use block_size = {BLOCK_TOKENS}.")
     if not len(trace):
         return
     whole = trace.prompt_tokens + trace.output_tokens - 1
+    most = _most_tokens(trace, settings)
     if settings.max_model_len is not None:
         if trace.prompt_tokens.max() >= settings.max_model_len:
             row = int(np.argmax(trace.prompt_tokens >= settings.max_model_len))
@@ -272,12 +332,31 @@ def _check(trace: Trace, settings: Settings, book: Rulebook, rules: tuple[Policy
             f"request {row} needs {int(whole[row])} tokens of KV cache, more than the {room} of "
             f"{settings.usable_blocks} usable blocks; give more blocks or shorten it."
         )
-    if not settings.enable_chunked_prefill and whole.max() > settings.token_budget:
+    reserved = whole + drafts
+    if mechanisms.padded or mechanisms.alloc == "reserve_max":
+        reserved = most + drafts
+    if mechanisms.alloc == "reserve_pow2":
+        reserved = settings.block_size * np.array(
+            [_power_of_two(-(-int(w + 1 + drafts) // settings.block_size)) for w in whole]
+        )
+    if reserved.max() > room:
+        row = int(np.argmax(reserved))
+        raise ValueError(
+            f"request {row} reserves {int(reserved[row])} tokens of KV cache, more than the {room} of "
+            f"{settings.usable_blocks} usable blocks; give more blocks or a smaller max_new_tokens."
+        )
+    if mechanisms.padded:
+        return
+    if (mechanisms.whole_prompts or not settings.enable_chunked_prefill) and whole.max() > settings.token_budget:
         row = int(np.argmax(whole))
         raise ValueError(
             f"request {row} may need {int(whole[row])} tokens in one step, more than the budget of "
             f"{settings.token_budget} with chunked prefill off; raise the budget or turn chunking on."
         )
+
+
+def _power_of_two(least: int) -> int:
+    return 1 << (least - 1).bit_length()
 
 
 def _columns(trace: Trace, server: Any, policy: Policy) -> dict[str, Callable[[Ints], Any]]:
@@ -315,6 +394,8 @@ def _columns(trace: Trace, server: Any, policy: Policy) -> dict[str, Callable[[I
                 columns[name] = fixed(values)
         if "predicted_tokens" not in columns:
             raise ValueError(f"rule {policy.id!r} needs predicted_tokens, but the trace has none; add predictions.")
+    if policy.decides == "pin":  # its key counts only when the answer has ended, and the tool is known
+        columns["tool"] = fixed(trace.tool, -1)
     if LEVELS[policy.knows] >= LEVELS["clairvoyant"]:
         for name in CLAIRVOYANT:
             columns[name] = fixed(getattr(trace, name), -1)
@@ -333,7 +414,7 @@ class KernelServer:
             budget=settings.token_budget,
             num_blocks=settings.num_gpu_blocks,
             block_size=size,
-            chunked=int(settings.enable_chunked_prefill),
+            chunked=int(settings.enable_chunked_prefill and not m.whole_prompts),
             caching=int(settings.enable_prefix_caching),
             threshold=settings.long_prefill_token_threshold,
             watermark_blocks=int(settings.watermark * settings.num_gpu_blocks),
@@ -341,14 +422,24 @@ class KernelServer:
             unique=int(trace.block_hashes is None or not settings.enable_prefix_caching),
             max_model_len=settings.max_model_len or 0,
             positional=int(wants.positional),
+            front=int(m.preempted == "front"),
             newest=int(wants.newest),
             priced=int(wants.priced),
             stamped=int(wants.priced or wants.census or wants.explained),
-            peak=int(m.admission == "peak_lookahead"),
+            loop=_LOOPS.index(m.loop),
+            alloc=_ALLOCS.index(m.alloc),
+            test=_TESTS.index(m.admission),
+            swap=int(m.preempt == "swap"),
+            host_blocks=settings.swap_space_blocks,
+            fixed_chunk=m.fixed_chunk,
+            slice_tokens=m.slice_tokens,
+            drafts=settings.num_speculative_tokens,
+            draft_us=m.draft_us,
+            table_blocks=_table_blocks(trace, settings, m),
+            tree=int(wants.tree),
+            by_block=int(wants.by_block),
             skips=m.max_skips if m.misfit == "skip" else 0,
-            scan=min(kernel.CANDIDATES, max(8, m.max_skips + 1)),
             lookahead=int(m.queue_lookahead),
-            pin_us=1000 * m.tool_pin_ms,
             census=int(wants.census),
             classes=wants.classes,
             ask_fresh=int(wants.fresh),
@@ -360,8 +451,8 @@ class KernelServer:
             keep_events=0,
         )
         self.coefficients = profile.coefficients()
-        self._step_loop = _compiled(kernel.advance)
-        self.state = _allocate(trace, settings, wants, m.queue_lookahead)
+        self._step_loop = _compiled(kernel.advance if m.loop == "vllm" else kernel.advance_other)
+        self.state = _allocate(trace, settings, wants, m)
 
     def keep(self, parts: tuple[str, ...]) -> None:
         """Choose the logs to write."""
@@ -391,9 +482,7 @@ class KernelServer:
         now, most = self.state.now, len(self.state.queue.run)
 
         def larger(array: Any, extra: int) -> Any:
-            grown = np.empty((len(array) * 2 + extra, *array.shape[1:]), array.dtype)
-            grown[: len(array)] = array
-            return grown
+            return _resized(array, len(array) * 2 + extra)
 
         if c.keep_steps and now[kernel.STEP] + 1 >= len(logs.steps):
             logs = logs._replace(steps=larger(logs.steps, 1024))
@@ -402,6 +491,8 @@ class KernelServer:
                 logs = logs._replace(sched_at=larger(logs.sched_at, 1024))
             if now[kernel.N_SCHED] + most + 1 >= len(logs.sched):
                 logs = logs._replace(sched=larger(logs.sched, most))
+                if c.drafts:
+                    logs = logs._replace(emitted=_resized(logs.emitted, len(logs.sched)))
         if c.keep_moves and now[kernel.N_MOVES] + 3 * most + 3 >= len(logs.moves):
             logs = logs._replace(moves=larger(logs.moves, 4 * most))
         if c.keep_events:
@@ -465,14 +556,44 @@ class KernelServer:
             return self.state.req[kernel.LEN][rows] - self.state.req[kernel.PROMPT][rows]
         return self.state.req[_COLUMN[name]][rows]
 
-    def write_keys(self, decides: str, rows: Ints, columns: Any) -> None:
-        keys = self.state.queue.order_key if decides == "order" else self.state.queue.victim_key
-        keys[rows] = columns.T
+    @property
+    def threshold(self) -> float:
+        return float(self.state.queue.real[kernel.THRESHOLD])
 
-    def write_eviction(self, base: Any, on_release: Any) -> None:
-        self.state.pool.key[:] = base
-        self.state.pool.on_release[:] = on_release
-        kernel.rebuild_heap(self.state.pool)
+    @threshold.setter
+    def threshold(self, key: float) -> None:
+        self.state.queue.real[kernel.THRESHOLD] = key
+
+    def write_keys(self, decides: str, rows: Ints, columns: Any) -> None:
+        queue = self.state.queue
+        if decides == "victim" and not self.wants.newest:
+            queue.victim_key[rows] = columns.T
+        elif decides == "order" and not self.wants.positional:
+            queue.order_key[rows] = columns[:4].T
+            if self.state.now[kernel.N_LINE]:
+                _compiled(kernel.rekey)(queue, rows)
+
+    def write_lengths(self, rows: Ints, lengths: Any) -> None:
+        self.state.req[kernel.PRED][rows] = lengths
+
+    def write_pins(self, rows: Ints, pin_us: Any) -> None:
+        self.state.req[kernel.PIN_US][rows] = pin_us
+
+    def write_eviction(self, base: Any, on_release: Any, keys: Keys) -> None:
+        pool = self.state.pool
+        pool.key[:] = base
+        pool.on_release[:] = on_release
+        pool.slope[:] = (
+            keys.per_use,
+            keys.per_hit,
+            keys.per_born,
+            keys.per_depth,
+            keys.inflation,
+            keys.tail_tokens,
+        )
+        if self.wants.by_block:
+            pool.on_block[:] = keys.on_block
+        kernel.rebuild_heap(pool)
 
     def block_columns(self) -> Blocks:
         blk = self.state.pool.blk
@@ -502,6 +623,7 @@ class KernelServer:
                 logs.sched_at[: steps + 1].copy(),
                 logs.sched[: logs.sched_at[steps], 0],
                 logs.sched[: logs.sched_at[steps], 1],
+                logs.emitted[: logs.sched_at[steps]] if self.config.drafts else None,
             )
             if "scheduled" in parts
             else None,
@@ -521,7 +643,16 @@ class KernelServer:
         )
 
 
-_COLUMN = {"arrival": kernel.ARRIVAL, "computed": kernel.COMP}
+_LOOPS = ("vllm", "prefill_first", "decode_first", "sglang", "static", "slice")
+_ALLOCS = ("paged", "reserve_max", "reserve_pow2")
+_TESTS = ("vllm", "peak_lookahead", "reserve_max", "sglang_ratio", "threshold")
+_COLUMN = {
+    "arrival": kernel.ARRIVAL,
+    "computed": kernel.COMP,
+    "scheduled": kernel.SCHED,
+    "finish": kernel.END,
+    "cached": kernel.CACHED,
+}
 _REQUEST_COLUMN = {
     "arrival_us": kernel.ARRIVAL,
     "first_scheduled_us": kernel.SCHED,
@@ -552,26 +683,50 @@ def _offsets(counts: Any) -> Ints:
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
 
 
-def _allocate(trace: Trace, settings: Settings, wants: Wants, lookahead: bool) -> kernel.State:
+def _resized(array: Any, length: int) -> Any:
+    grown = np.empty((length, *array.shape[1:]), array.dtype)
+    grown[: len(array)] = array
+    return grown
+
+
+def _most_tokens(trace: Trace, settings: Settings) -> Ints:
+    """Return the tokens each request may grow to: its limit, not its length."""
+    most = trace.prompt_tokens + (2**30 if trace.max_new_tokens is None else trace.max_new_tokens)
+    return most if settings.max_model_len is None else np.minimum(most, settings.max_model_len)
+
+
+def _table_blocks(trace: Trace, settings: Settings, mechanisms: Mechanisms) -> int:
+    """Return the blocks that the longest block table may hold."""
+    whole, size = trace.prompt_tokens + trace.output_tokens, settings.block_size
+    if not len(trace):
+        return 1
+    longest = int(whole.max()) + settings.num_speculative_tokens
+    if mechanisms.padded or mechanisms.alloc == "reserve_max":
+        longest += int((_most_tokens(trace, settings) - trace.prompt_tokens).max())
+    blocks = -(-longest // size)
+    return min(_power_of_two(blocks) if mechanisms.alloc == "reserve_pow2" else blocks, settings.usable_blocks)
+
+
+def _allocate(trace: Trace, settings: Settings, wants: Wants, mechanisms: Mechanisms) -> kernel.State:
     n, size, blocks = len(trace), settings.block_size, settings.num_gpu_blocks
     most = max(1, min(settings.max_num_seqs, n, settings.usable_blocks))
     whole = trace.prompt_tokens + trace.output_tokens
-    table_at = _offsets((whole + size - 1) // size)
+    caching, drafts = settings.enable_prefix_caching, settings.num_speculative_tokens
     ident, ident_at, identities = np.zeros(0, np.int32), np.zeros(n + 1, np.int64), 0
-    if settings.enable_prefix_caching and trace.block_hashes is not None:
+    if caching and trace.block_hashes is not None:
         ident_at = np.array(trace.block_hashes[0])
         distinct, dense = np.unique(trace.block_hashes[1], return_inverse=True)
         ident, identities = dense.astype(np.int32), len(distinct)
-    elif settings.enable_prefix_caching:
+    elif caching:  # all are unique: the places count them
         ident_at = _offsets(whole // size)
-        ident, identities = np.arange(ident_at[-1], dtype=np.int32), int(ident_at[-1])
+        identities = int(ident_at[-1])
 
     req = np.zeros((kernel.REQ_ROWS, n), np.int64)
     req[kernel.LEN] = req[kernel.PROMPT] = trace.prompt_tokens
     req[kernel.WHOLE] = req[kernel.STOP] = whole
     if settings.max_model_len is not None:
         req[kernel.STOP] = np.minimum(whole, settings.max_model_len)
-    req[kernel.TABLE] = table_at[:-1]
+    req[kernel.MOST] = _most_tokens(trace, settings)
     for column in (kernel.FIRST, kernel.SCHED, kernel.END, kernel.ARRIVAL, kernel.TRIED):
         req[column] = -1
     for values, column in ((trace.predicted_tokens, kernel.PRED), (trace.class_id, kernel.CLASS)):
@@ -579,13 +734,18 @@ def _allocate(trace: Trace, settings: Settings, wants: Wants, lookahead: bool) -
             req[column] = values
     if trace.tool is not None:
         req[kernel.TOOL] = trace.tool >= 0
+    if drafts:
+        req[kernel.LUCK] = _offsets(trace.output_tokens)[:-1]
 
     after = trace.after if trace.after is not None else np.full(n, -1, np.int64)
     first = np.flatnonzero(after < 0)
     first = first[np.lexsort((first, trace.arrival_us[first]))]
     child = np.flatnonzero(after >= 0)
     child = child[np.argsort(after[child], kind="stable")]
-    think = np.maximum(trace.think_us, 0) if trace.think_us is not None else np.zeros(n, np.int64)
+    floor = np.zeros((n if len(child) else 0, 2), np.int64)
+    if len(child):
+        floor[:, 0] = trace.arrival_us
+        floor[:, 1] = np.maximum(trace.think_us, 0) if trace.think_us is not None else 0
 
     blk = np.zeros((blocks, kernel.BLK_COLUMNS), np.int64)
     blk[:, kernel.IDENT] = blk[:, kernel.HPOS] = blk[:, kernel.KIND] = -1
@@ -593,22 +753,41 @@ def _allocate(trace: Trace, settings: Settings, wants: Wants, lookahead: bool) -
     blk[:, kernel.PREV] = (np.arange(blocks) - 1) % blocks
     kinds = 16 * wants.classes if wants.census else 0
     now = np.zeros(kernel.NOW_ENTRIES, np.int64)
-    now[kernel.N_FREE] = settings.usable_blocks
+    now[kernel.N_FREE], now[kernel.N_SLOTS] = settings.usable_blocks, most
+    real = np.array([0.0, NEW_TOKEN_RATIO, np.inf])
     released = np.zeros((identities if wants.census else 0, 2), np.int64)
     released[:, 0] = -1
+    leaves = 1 if wants.positional else 1 << max(n - 1, 0).bit_length()
+    chances = mechanisms.acceptance
+    tokens = int(trace.output_tokens.sum()) * 5 // 4 if n else 0
+    sched = min(tokens, 2**24) + 4 * n + 2 * most + 64
     return kernel.State(
         now=now,
         req=req,
-        table=np.full(
-            int(table_at[-1]), 0, np.int32
-        ),  # full, not zeros: the loop shall meet no page for the first time
-        pool=kernel.Pool(now, blk, np.zeros(blocks), np.zeros(blocks, np.int64), np.zeros(16 * wants.classes)),
+        # full, not zeros: the loop shall meet no page for the first time
+        table=np.full(most * _table_blocks(trace, settings, mechanisms), 0, np.int32),
+        accept=np.array([round(256 * chances[min(k, len(chances) - 1)]) for k in range(drafts)], np.int64),
+        luck=trace.draft_luck if drafts and trace.draft_luck is not None else np.zeros(0, np.uint8),
+        pool=kernel.Pool(
+            now=now,
+            blk=blk,
+            key=np.zeros(blocks),
+            heap=np.zeros(blocks, np.int64),
+            on_release=np.zeros(16 * wants.classes),
+            slope=np.zeros(6),
+            on_block=np.zeros(len(ident) if wants.by_block else 0),
+            low=np.full(blocks if wants.by_block else 0, np.inf),
+            born=np.zeros(blocks, np.int64),
+            real=real,
+        ),
         prefixes=kernel.Index(
             now=now,
             ident=ident,
             ident_at=ident_at,
             first_copy=np.full(identities, 0, np.int32),
-            wanted=np.zeros(identities if lookahead else 0, np.int32),
+            parent=np.full(identities if wants.tree else 0, -1, np.int32),
+            kids=np.zeros(identities if wants.tree else 0, np.int32),
+            wanted=np.zeros(identities if mechanisms.queue_lookahead else 0, np.int32),
             released=released,
             waiting_since=np.zeros((kinds, wants.census_seconds), np.int64),
             reuses=np.zeros((kinds, len(AGE_EDGES_S)), np.int64),
@@ -618,29 +797,33 @@ def _allocate(trace: Trace, settings: Settings, wants: Wants, lookahead: bool) -
             static=np.stack([trace.arrival_us[first], first], axis=1),
             child_at=_offsets(np.bincount(after[child], minlength=n)),
             child=child,
-            child_floor=np.stack([trace.arrival_us, think], axis=1),
-            coming=np.zeros((n, 2), np.int64),
+            child_floor=floor,
+            coming=np.zeros((len(child) + 1, 2), np.int64),
         ),
         queue=kernel.Queue(
             now=now,
+            real=real,
             req=req,
-            order_key=np.zeros((n, 4)),
-            victim_key=np.zeros((n, 4)),
+            order_key=np.zeros((0 if wants.positional else n, 4)),
+            victim_key=np.zeros((0 if wants.newest else n, 5)),
             line=np.zeros(max(n, 1), np.int64),
+            best=np.full(2 * leaves, -1, np.int64),
+            fails=np.full(2 * leaves, kernel.NEVER, np.int64),
+            slots=np.arange(most, dtype=np.int64),
             run=np.zeros(most, np.int64),
             marked=np.zeros(most, np.int64),
             fresh=np.zeros(n + 1, np.int64),
-            cand=np.zeros(kernel.CANDIDATES, np.int64),
-            cand_key=np.zeros(kernel.CANDIDATES),
+            tried=np.zeros(kernel.MOST_SKIPS, np.int64),
             ends=np.zeros((most, 3), np.int64),
         ),
         logs=kernel.Logs(
             now=now,
             steps=np.empty((8192, 11), np.int64),
-            sched=np.empty((min(int(trace.output_tokens.sum() * 5 // 4), 2**24) + 4 * n + 2 * most + 64, 2), np.int32),
+            sched=np.empty((sched, 2), np.int32),
             sched_at=np.zeros(1024, np.int64),
             moves=np.zeros((1024 + 4 * most, 4), np.int64),
             event=np.zeros((64, 3), np.int32),
             event_at=np.zeros(1024, np.int64),
+            emitted=np.zeros(sched if drafts else 0, np.int8),
         ),
     )

@@ -16,8 +16,11 @@ def lone_service(trace: Trace, settings: Settings, profile: Profile) -> Ints:
 
     As if it were alone on the machine with its best possible prefix hit; in a closed loop a request arrives no earlier
     than its parent's own bound plus the think time. Valid for every rulebook, batch and preemption: the proof is in
-    docs/optimization.md §3. Not attainable when others share the machine.
+    docs/optimization.md §3. Not attainable when others share the machine. Raises ValueError when drafts are verified: a
+    step may then bring several tokens.
     """
+    if settings.num_speculative_tokens:
+        raise ValueError("the lone-service bound counts one token a step; it needs num_speculative_tokens = 0.")
     if not len(trace):
         return np.empty(0, dtype=np.int64)
     output = trace.output_tokens

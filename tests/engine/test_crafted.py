@@ -37,7 +37,7 @@ def serve(request: pytest.FixtureRequest) -> Serve:
 
 
 def tokens_by_step(result: engine.Result) -> list[dict[int, int]]:
-    at, who, tokens = result.scheduled
+    at, who, tokens = result.scheduled[:3]
     return [dict(zip(who[a:b].tolist(), tokens[a:b].tolist(), strict=True)) for a, b in pairwise(at)]
 
 
@@ -151,7 +151,8 @@ TOOL_LOOP = {
 @pytest.mark.parametrize(("pin_ms", "hit"), [(0, 0), (5, 0), (40, 16)])
 def test_a_tool_pin_keeps_a_block_that_lru_loses(serve: Serve, pin_ms: int, hit: int) -> None:
     trace = engine.Trace(arrival_us=[0, 10_000, 20_000, 30_000], **TOOL_LOOP)
-    result = serve(trace, replace(KNOBS, num_gpu_blocks=5), tool_pin_ms=pin_ms)
+    book = replace(FIFO, pin="fixed", options={"pin": {"ttl_ms": pin_ms}})
+    result = serve(trace, replace(KNOBS, num_gpu_blocks=5), book=book)
     assert result.requests["cached_tokens"].tolist() == [0, 0, 0, hit]
 
 

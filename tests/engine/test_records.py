@@ -131,17 +131,20 @@ def test_profile_refuses(mistake: str) -> None:
 
 def test_profile_gives_its_coefficients_in_the_order_of_the_fields() -> None:
     made = Profile("p", 10**6, 2, 3, 4, 5, 6, 7, 8)
-    assert made.coefficients().tolist() == [10**6, 2, 3, 4, 5, 6, 7, 8]
+    assert made.coefficients().tolist() == [10**6, 2, 3, 4, 5, 6, 7, 8, 0, 1]
     assert Profile("p", t0_ps=0, per_token_ps=1, floor_ps=10**6).floor_ps == 10**6
 
 
 MECHANISM_MISTAKES = {
     "loop": ({"loop": "orca"}, r"mechanism loop = 'orca' is unknown; use vllm"),
-    "admission": ({"admission": "all"}, r"mechanism admission = 'all' is unknown; use vllm or peak_lookahead"),
+    "admission": ({"admission": "all"}, r"mechanism admission = 'all' is unknown; use vllm or peak_lookahead or"),
     "misfit": ({"misfit": "wait"}, r"mechanism misfit = 'wait' is unknown; use stop or skip"),
-    "preempted": ({"preempted": "back"}, r"mechanism preempted = 'back' is unknown; use front or by_key"),
+    "preempted": ({"preempted": "side"}, r"mechanism preempted = 'side' is unknown; use front or back or by_key"),
+    "alloc": ({"alloc": "heap"}, r"mechanism alloc = 'heap' is unknown; use paged or reserve_max or reserve_pow2"),
+    "acceptance": ({"acceptance": (0.5, 1.1)}, r"acceptance must hold one chance from 0 to 1 per draft"),
+    "no acceptance": ({"acceptance": ()}, r"acceptance must hold one chance from 0 to 1 per draft"),
+    "slice": ({"slice_tokens": 0}, r"slice_tokens must be between 1 and"),
     "skips": ({"max_skips": 65}, r"max_skips must be between 0 and 64"),
-    "pin": ({"tool_pin_ms": -1}, r"tool_pin_ms must be between 0 and one day"),
 }
 
 

@@ -76,7 +76,7 @@ def test_refuses_an_unknown_part_of_the_record() -> None:
 
 
 def test_refuses_to_put_preempted_requests_before_a_shortest_first_line() -> None:
-    with pytest.raises(ValueError, match="orders by 'prompt_sjf' but returns preempted requests to the front"):
+    with pytest.raises(ValueError, match="order 'prompt_sjf' needs preempted = 'by_key'"):
         engine.simulate(trace([5], [5]), KNOBS, CLOCK, replace(V1, order="prompt_sjf"))
 
 

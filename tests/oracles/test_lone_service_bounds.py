@@ -9,6 +9,7 @@ import engine
 import solvers
 from engine.policy import registered
 from engine.records import Mechanisms, Profile, Rulebook, Settings, Trace
+from engine.simulate import Stalled
 from solvers import bounds
 
 assert solvers.LPResult  # importing solvers registers the LP-derived rules
@@ -26,9 +27,9 @@ def books() -> list[Rulebook]:
             misfit="skip" if place % 2 else "stop",
             admission="peak_lookahead" if place % 3 == 0 else "vllm",
             queue_lookahead=place % 2 == 0,
-            tool_pin_ms=5 * (place % 2),
         )
-        made.append(Rulebook(f"b{place}", order, order=order, victim=victim, evict=evict, mechanisms=skip))
+        pin = "fixed" if place % 2 else "none"
+        made.append(Rulebook(f"b{place}", order, order=order, victim=victim, evict=evict, pin=pin, mechanisms=skip))
     made.append(Rulebook("plain", "vllm"))
     return made
 
@@ -102,7 +103,7 @@ def draw_settings(rng: np.random.Generator, trace: Trace) -> Settings:
 
 @pytest.mark.parametrize("part", range(4))
 def test_no_rulebook_beats_the_bound(part: int) -> None:
-    preempted = cached = capped = close = 0
+    preempted = cached = capped = close = runs = stalled = 0
     for seed in range(80 * part, 80 * part + 80):
         rng = np.random.default_rng(seed)
         trace = draw_trace(rng, int(rng.integers(1, 14)))
@@ -110,13 +111,19 @@ def test_no_rulebook_beats_the_bound(part: int) -> None:
         bound = bounds.lone_service(trace, settings, profile)
         assert (bound > trace.arrival_us).all()
         for book in books():
-            done = engine.simulate(trace, settings, profile, book, record="requests").requests
+            runs += 1
+            try:
+                done = engine.simulate(trace, settings, profile, book, record="requests").requests
+            except Stalled:  # some victims send two requests in a circle, for ever
+                stalled += 1
+                continue
             assert (done["status"] > 0).all()
             assert (bound <= done["finish_us"]).all(), (seed, book.id, bound - done["finish_us"])
             preempted += int(done["preemptions"].sum())
             cached += int(done["cached_tokens"].sum())
             capped += int((done["status"] == 2).sum())
             close += int((done["finish_us"] - bound <= 0.02 * (bound - done["arrival_us"])).sum())
+    assert stalled < 0.01 * runs
     assert preempted and cached and capped and close  # the draws reach what could break the bound, and touch it
 
 
