@@ -80,6 +80,12 @@ def test_bursts_are_over_dispersed_as_theory_says():
     assert counts.var() / counts.mean() == pytest.approx(expected, rel=0.05)
 
 
+def test_bursts_begin_in_their_steady_state():
+    counts = [len(arrivals.on_off(10.0, 1.0, 2.0, 8.0, stream(seed), stream(seed, 1))) for seed in range(2000)]
+    mean, error = mean_and_error(counts)
+    assert abs(mean - 10) < 4 * error < 4
+
+
 def test_silence_is_silent():
     at = arrivals.on_off(10.0, 1000.0, 1.0, 9.0, stream(0), stream(0, 1))
     poisson = arrivals.poisson(10.0, 1000.0, stream(0))

@@ -52,6 +52,8 @@ def test_gaps_per_tool_follow_the_tool_and_leave_the_others_alone():
     assert (gaps[tools == 0] == 1.0).all()
     assert gaps[tools == 1].mean() == pytest.approx(5.0, rel=0.03)
     assert np.median(gaps[tools == 2]) == pytest.approx(20.0, rel=0.03)
+    alone = conversations.gap_s([laws[1]], np.zeros(N, dtype=int), streams()[0])
+    assert np.array_equal(gaps[tools == 1], alone[tools == 1])
     laws[0] = Gap("exponential", 9.0)
     changed = conversations.gap_s(laws, tools, streams()[0])
     assert np.array_equal(changed[tools > 0], gaps[tools > 0])

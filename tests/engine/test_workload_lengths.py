@@ -67,6 +67,17 @@ def test_empirical_lengths_fill_the_histogram(kind):
     assert abs(error).max() < 5.5 and error.std() < 1.1
 
 
+def test_empirical_lengths_are_uniform_inside_a_bin():
+    prompt, _ = lengths.empirical("azure_conv", N, *streams()[:3])
+    per_doubling = int(lengths.source("azure_conv")["bins_per_doubling"])
+    common = np.bincount(np.floor(np.log2(prompt) * per_doubling + 1e-9).astype(int)).argmax()
+    low, high = (int(np.ceil(2 ** ((common + k) / per_doubling))) for k in (0, 1))
+    count = np.bincount(prompt[(prompt >= low) & (prompt < high)] - low, minlength=high - low)
+    chi2 = ((count - count.mean()) ** 2 / count.mean()).sum()
+    free = high - low - 1
+    assert free > 20 and abs(chi2 - free) < 5 * np.sqrt(2 * free)
+
+
 def test_no_lengths_are_an_empty_draw():
     assert len(lengths.empirical("azure_conv", 0, *streams()[:3])[0]) == 0
 
