@@ -8,10 +8,9 @@ from engine.records import Floats, Profile
 
 LEAST_SAMPLES = 100
 """Gaps below which a history says nothing: then all tools together, then an exponential gap of COLD_MS on average."""
-MOST_SAMPLES = 1000
+MOST_SAMPLES = 256
 """The latest gaps that are looked at."""
 COLD_MS = 1000.0
-TOLD_NOTHING = Returns(np.zeros(0, np.int64), np.zeros(0), np.zeros(0), np.zeros(0, np.int64))
 
 
 @policy("continuum", name="Continuum", decides="pin", knows="online", refresh="every", every_ms=1000)
@@ -21,7 +20,7 @@ def continuum(view: View, turns: float = 1.0) -> Keys:
     T: mean wait of those that found nothing cached; R: prefill time of the context; turns: expected turns to come.
     With up to 100 gaps of a tool those of all tools, with up to 100 of these tau = max(0, ln(T*turns + R)) in seconds.
     """
-    rows, returns = view.rows, view.returns() if view.returns else TOLD_NOTHING
+    rows, returns = view.rows, latest(view)
     gain = gain_ms(rows, returns, view.profile, turns)
     ttl = np.zeros(len(rows))
     for tool in np.unique(rows.tool[rows.tool >= 0]).tolist():
@@ -37,6 +36,15 @@ def continuum(view: View, turns: float = 1.0) -> Keys:
         best = value.argmax(axis=1)
         ttl[mine] = np.where(value.max(axis=1) > 0.0, gaps[best], 0.0)
     return Keys(base=ttl)
+
+
+def latest(view: View) -> Returns:
+    """Return the turns that had come back at the last refresh."""
+    if view.refreshed:
+        assert view.returns is not None
+        view.memory.returns = view.returns()
+    returns: Returns = view.memory.returns
+    return returns
 
 
 def gain_ms(rows: Requests, returns: Returns, profile: Profile, turns: float) -> Floats:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from engine.policies.pin_continuum import MOST_SAMPLES, TOLD_NOTHING, gain_ms
+from engine.policies.pin_continuum import MOST_SAMPLES, gain_ms, latest
 from engine.policy import Keys, View, policy
 
 PRIOR_MS = -1000.0 * np.log(1.0 - (np.arange(8) + 0.5) / 8.0)
@@ -16,7 +16,7 @@ def hazard(view: View, turns: float = 1.0) -> Keys:
     gain as in `continuum`. rent = price of memory / price of GPU time * n / M, n tokens of context in a memory of M:
     the prices in force where the order rule writes them, else their ratio is 1, the five-minute rule.
     """
-    rows, returns = view.rows, view.returns() if view.returns else TOLD_NOTHING
+    rows, returns = view.rows, latest(view)
     prices = getattr(view.shared, "prices", None)
     ratio = 1.0 if prices is None else prices.memory / max(prices.gpu_time, 1e-12)
     rent = ratio * (rows.prompt_tokens + rows.done_tokens) / (view.settings.usable_blocks * view.settings.block_size)

@@ -1,15 +1,13 @@
 """Shortest remaining processing time."""
 
-from engine.ageing import aged
-from engine.costs import remaining
 from engine.policy import Keys, View, policy
 
 
-@policy("srpt", name="Shortest remaining first", decides="order", knows="predicted", refresh="on_arrival")
-def srpt(view: View, t0_ms: float | None = None) -> Keys:
-    """Serve the fewest predicted output tokens still to come first, max(predicted - done, 1).
+@policy("srpt", name="Shortest remaining first", decides="order", knows="predicted")
+def srpt(view: View) -> Keys:
+    """Serve the fewest output tokens still to come first, predicted - done (SRPT with predictions, 2503.07545).
 
-    It orders who waits and never takes memory from who runs: a preempted request counts what it has kept, which is all
-    that sets it apart from shortest first (SRPT with predictions, 2503.07545).
+    It orders who waits and takes no memory from who runs: a preempted request counts what it has kept, which is all
+    that sets it apart from shortest first.
     """
-    return aged(remaining(view.rows)[2], view.rows.arrival_ms, t0_ms)
+    return Keys(base=view.rows.predicted_tokens, per_token=-1.0)

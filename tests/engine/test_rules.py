@@ -65,6 +65,7 @@ def view(who: Any = (0, 1, 2), without: tuple[str, ...] = (), **parts: Any) -> V
         "memory": SimpleNamespace(),
         "shared": SimpleNamespace(),
         "refreshed": True,
+        "returns": returns([]),
         "class_count": 2,
     }
     return View(**(whole | parts))
@@ -92,7 +93,6 @@ BY_HAND = [
     ("sjf", {}, [10, 20, 5]),
     ("sjf", {"t0_ms": 100.0}, [-13.0, -6.0, -22.0]),  # -(30 - arrival + 100) / output
     ("srpt", {}, [10, 16, 5]),
-    ("srpt", {"t0_ms": 100.0}, [-13.0, -7.5, -22.0]),
     ("hrrn", {}, [-4.0, -2.0, -3.0]),  # -(waited + output) / output, waited 30, 20, 10
     ("two_class", {"threshold_tokens": 10}, [0, 1, 0]),
     ("two_class", {}, [0, 0, 0]),
@@ -111,11 +111,6 @@ BY_HAND = [
 @pytest.mark.parametrize(("id", "options", "expected"), BY_HAND)
 def test_order_key_by_hand(id: str, options: dict[str, Any], expected: list[float]) -> None:
     assert key(ask("order", id, **options)) == pytest.approx(expected)
-
-
-def test_srpt_counts_at_least_one_token_when_the_prediction_was_short() -> None:
-    late = TABLE | {"done_tokens": [30, 4, 0]}
-    assert find("order", "srpt")(view(rows=requests((0, 1, 2), **late))).base.tolist() == [1, 16, 5]
 
 
 def test_lpm_serves_by_arrival_once_more_than_128_wait() -> None:
