@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from engine.records import ADMIT, LENGTH_CAPPED, UNFINISHED, Floats, Ints, Result, Trace
+from engine.entries import entries
+from engine.records import LENGTH_CAPPED, UNFINISHED, Floats, Ints, Result, Trace
 
 US_PER_MS = 1000.0
 
@@ -34,6 +35,11 @@ def ttft_ms(result: Result) -> Floats:
     return _since_arrival_ms(result, "first_token_us")
 
 
+def queueing_ms(result: Result) -> Floats:
+    """Return arrival to the first step that scheduled each request, in ms; infinite where none did."""
+    return _since_arrival_ms(result, "first_scheduled_us")
+
+
 def generated_tokens(result: Result, trace: Trace) -> Ints:
     """Return the output tokens of each request, fewer than asked for where `max_model_len` capped it."""
     limit = result.settings.max_model_len
@@ -54,31 +60,12 @@ def tpot_ms(result: Result, trace: Trace) -> Floats:
 def token_times(result: Result, trace: Trace) -> tuple[Ints, Floats]:
     """Return (request, ms) of every output token, by request, then by time.
 
-    A step gives a request a token when it brings the tokens computed, counted from the prefix hit of its latest
-    admission, further than ever before past the prompt: recomputing after a preemption emits nothing.
+    Tokens that one step emits together, as accepted drafts are, share its end: the gaps between them are 0.
     """
-    if result.steps is None or result.scheduled is None or result.moves is None:
-        raise ValueError("token times need the steps, who was scheduled and the moves: simulate with all recorded.")
-    entry_step = np.repeat(np.arange(len(result.steps)), np.diff(result.scheduled.step_offsets))
-    order = np.argsort(result.scheduled.request, kind="stable")
-    request, step = result.scheduled.request[order].astype(np.int64), entry_step[order]
-    tokens = result.scheduled.tokens[order].astype(np.int64)
-    steps = len(result.steps) + 1
-    admits = result.moves[result.moves["kind"] == ADMIT]
-    admits = admits[np.argsort(admits["request"] * steps + admits["step"], kind="stable")]
-    visit = np.searchsorted(admits["request"] * steps + admits["step"], request * steps + step, side="right") - 1
-    total = np.cumsum(tokens)
-    first = np.concatenate([[True], visit[1:] != visit[:-1]]) if len(visit) else np.zeros(0, dtype=bool)
-    before = np.maximum.accumulate(np.where(first, total - tokens, 0)) if len(visit) else total
-    computed = admits["tokens"][visit] + total - before
-    given = np.maximum(computed - trace.prompt_tokens[request] + 1, 0)
-    # one running maximum for all: requests follow each other and lie further apart than any length
-    apart = int(given.max(initial=0)) + 1
-    most = np.maximum.accumulate(given + request * apart)
-    previous = np.concatenate([[-1], most[:-1]]) if len(most) else most
-    emits = most > np.maximum(previous, request * apart)
-    end_us = result.steps["start_us"] + result.steps["duration_us"]
-    return request[emits], end_us[step[emits]] / US_PER_MS
+    found = entries(result, trace)
+    end_us = result.steps["start_us"] + result.steps["duration_us"] if result.steps is not None else np.zeros(0)
+    at_ms = end_us[found.step] / US_PER_MS
+    return np.repeat(found.request, found.emitted), np.repeat(at_ms, found.emitted)
 
 
 def tbt_ms(result: Result, trace: Trace) -> Floats:
@@ -96,6 +83,95 @@ def meets_slo(result: Result, trace: Trace, slo: Mapping[str, float]) -> Any:
 def goodput_pct(result: Result, trace: Trace, slo: Mapping[str, float]) -> float:
     """Return the share of requests that kept both limits, in %."""
     return 100.0 * float(np.mean(meets_slo(result, trace, slo)))
+
+
+class Goodput(NamedTuple):
+    """What one class of requests got: how many arrived, the share that kept its limits, and those per second."""
+
+    requests: int
+    share_pct: float
+    per_s: float
+
+
+def goodput(
+    result: Result, trace: Trace, slos: Mapping[int, Mapping[str, float]], warmup_s: float = 0.0
+) -> dict[int, Goodput]:
+    """Return goodput by class under the class's own limits, over the requests that arrive after the warm-up.
+
+    `slos`: limits `ttft_ms` and `tpot_ms` by class id (0 for all without classes). Requests per second count from the
+    warm-up, or the first arrival after it, to the last finish of any class, so classes add up. Raises ValueError for a
+    class without limits.
+    """
+    counted, seconds = _window(result, warmup_s)
+    classes = trace.class_id if trace.class_id is not None else np.zeros(len(trace), np.int64)
+    found = {}
+    for id in np.unique(classes[counted]).tolist():
+        if id not in slos:
+            raise ValueError(f"class {id} has no SLO; give its ttft_ms and tpot_ms, infinite if it has none.")
+        kept = meets_slo(result, trace, slos[id])[counted & (classes == id)]
+        found[id] = Goodput(len(kept), 100.0 * float(np.mean(kept)), float(kept.sum()) / seconds)
+    return found
+
+
+class Throughput(NamedTuple):
+    """Finished requests, their prompt tokens and their output tokens per second."""
+
+    requests_per_s: float
+    prompt_tokens_per_s: float
+    output_tokens_per_s: float
+
+
+def throughput(result: Result, trace: Trace, warmup_s: float = 0.0) -> Throughput:
+    """Return what finished per second, of the requests that arrive after the warm-up, from then to the last finish.
+
+    As vLLM's own benchmark counts: cached prompt tokens included, and the time in which the server drains as well.
+    """
+    counted, seconds = _window(result, warmup_s)
+    ended = counted & (_requests(result)["status"] != UNFINISHED)
+    output = generated_tokens(result, trace)[ended].sum()
+    return Throughput(*(float(total) / seconds for total in (ended.sum(), trace.prompt_tokens[ended].sum(), output)))
+
+
+def _window(result: Result, warmup_s: float) -> tuple[Any, float]:
+    """Return which requests count, and the seconds from the first arrival among them to their last finish."""
+    rows = _requests(result)
+    counted = _after_warmup(rows, warmup_s)
+    last = int(rows["finish_us"][counted].max())
+    if last < 0:
+        raise ValueError("no request that counts has finished; run longer or shorten the warm-up.")
+    return counted, (last - int(rows["arrival_us"][counted].min())) / 1e6
+
+
+def _after_warmup(rows: Any, warmup_s: float) -> Any:
+    counted = rows["arrival_us"] >= warmup_s * 1e6
+    if not counted.any():
+        raise ValueError(f"no request arrives after the warm-up of {warmup_s} s; shorten it.")
+    return counted
+
+
+def hit_rate_pct(result: Result, trace: Trace, counted: Any = slice(None)) -> float:
+    """Return the share of prompt tokens found in the prefix cache at first admission, in %; `counted`: which requests.
+
+    Hits of a request that comes back after a preemption are not in it, as in vLLM's counter: most are its own blocks.
+    """
+    cached = _requests(result)["cached_tokens"][counted].sum()
+    return 100.0 * float(cached / trace.prompt_tokens[counted].sum())
+
+
+def recompute_share_pct(result: Result, trace: Trace) -> float:
+    """Return the share of all tokens computed that had been there before a preemption of the same request, in %."""
+    found = entries(result, trace)
+    again = np.clip(found.reached - found.before, 0, found.tokens)
+    return 100.0 * float(again.sum()) / max(int(found.tokens.sum()), 1)
+
+
+def mean_over_time(result: Result, by_step: ArrayLike) -> float:
+    """Return the mean of a figure per step over the time from the first step to the end of the last; idle time is 0."""
+    if result.steps is None or not len(result.steps):
+        raise ValueError("a mean over time needs at least one step: simulate with the steps recorded.")
+    start, duration = result.steps["start_us"], result.steps["duration_us"]
+    whole = int(start[-1]) + int(duration[-1]) - int(start[0])
+    return float(np.sum(np.asarray(by_step, dtype=float) * duration)) / whole
 
 
 def percentile(values: ArrayLike, q: float) -> float:
@@ -116,9 +192,7 @@ def summary(result: Result, trace: Trace, warmup_s: float, slo: Mapping[str, flo
     An unfinished request has infinite latency, so it shows in the mean and the tail instead of flattering them.
     """
     rows = _requests(result)
-    counted = rows["arrival_us"] >= warmup_s * 1e6
-    if not counted.any():
-        raise ValueError(f"no request arrives after the warm-up of {warmup_s} s; shorten it.")
+    counted = _after_warmup(rows, warmup_s)
     out: dict[str, float] = {"requests": int(counted.sum()), "unfinished": int((rows["status"] == 0)[counted].sum())}
     series = {"": latency_ms(result), "ttft_": ttft_ms(result), "tpot_": tpot_ms(result, trace)}
     for prefix, values in series.items():
@@ -127,7 +201,7 @@ def summary(result: Result, trace: Trace, warmup_s: float, slo: Mapping[str, flo
             out[f"{prefix}p{q}_ms"] = percentile(values[counted], q)
     out["goodput_pct"] = 100.0 * float(np.mean(meets_slo(result, trace, slo)[counted]))
     out["preemptions_per_1000"] = 1000.0 * float(np.mean(rows["preemptions"][counted]))
-    out["hit_share_pct"] = 100.0 * float(rows["cached_tokens"][counted].sum() / trace.prompt_tokens[counted].sum())
+    out["hit_share_pct"] = hit_rate_pct(result, trace, counted)
     return out
 
 
@@ -164,11 +238,17 @@ def _paired(difference: Floats, wins: int) -> Paired:
     return Paired(mean, mean - half, mean + half, n, wins)
 
 
+def paired_difference(ours: ArrayLike, base: ArrayLike) -> Paired:
+    """Return the mean over seeds of ours - base, in their unit; entry k of both is the same requests of seed k."""
+    a, b = _same_seeds(ours, base)
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise ValueError("paired figures must be finite: drain every run first.")
+    return _paired(a - b, int((a < b).sum()))
+
+
 def paired_pct(ours: ArrayLike, base: ArrayLike) -> Paired:
     """Return the mean over seeds of ours/base - 1, in %; entry k of both is the same requests of seed k."""
-    a, b = np.asarray(ours, dtype=float), np.asarray(base, dtype=float)
-    if a.shape != b.shape:
-        raise ValueError(f"paired figures need the same seeds on both sides; there are {a.size} and {b.size}.")
+    a, b = _same_seeds(ours, base)
     if not (np.isfinite(a).all() and np.isfinite(b).all() and (b > 0).all()):
         raise ValueError("paired figures must be finite and the base above 0: drain every run first.")
     return _paired((a / b - 1.0) * 100.0, int((a < b).sum()))
@@ -176,7 +256,12 @@ def paired_pct(ours: ArrayLike, base: ArrayLike) -> Paired:
 
 def paired_points(ours: ArrayLike, base: ArrayLike) -> Paired:
     """Return the mean over seeds of ours - base for shares in %, in percentage points; `wins`: ours was higher."""
+    a, b = _same_seeds(ours, base)
+    return _paired(a - b, int((a > b).sum()))
+
+
+def _same_seeds(ours: ArrayLike, base: ArrayLike) -> tuple[Floats, Floats]:
     a, b = np.asarray(ours, dtype=float), np.asarray(base, dtype=float)
     if a.shape != b.shape:
         raise ValueError(f"paired figures need the same seeds on both sides; there are {a.size} and {b.size}.")
-    return _paired(a - b, int((a > b).sum()))
+    return a, b

@@ -48,6 +48,51 @@ def test_goodput_needs_both_limits():
     assert metrics.goodput_pct(RAN, THREE, SLO | {"tpot_ms": 4.0}) == 0.0
 
 
+def test_queueing_ends_with_the_first_step_that_schedules():
+    waited = result_of([(0, 20, 30, 1), (5, -1, -1, 0)])
+    waited.requests["first_scheduled_us"] = [12_000, -1]
+    assert metrics.queueing_ms(waited).tolist() == [12.0, np.inf]
+
+
+CLASSES = Trace(
+    arrival_us=[0, 0, 5000, 9000], prompt_tokens=[10] * 4, output_tokens=[3, 1, 5, 2], class_id=[0, 2, 2, 0]
+)
+ENDED = result_of([(0, 20, 30, 1), (0, 40, 40, 1), (5, 25, 105, 1), (9, -1, -1, 0)])
+
+
+def test_goodput_holds_each_class_to_its_own_limits():
+    slos = {0: SLO, 2: {"ttft_ms": 50.0, "tpot_ms": 25.0}}
+    found = metrics.goodput(ENDED, CLASSES, slos)
+    assert found == {0: (2, 50.0, pytest.approx(1 / 0.105)), 2: (2, 100.0, pytest.approx(2 / 0.105))}
+    strict = metrics.goodput(ENDED, CLASSES, {0: SLO, 2: SLO})
+    assert strict[2].share_pct == 0.0
+    late = metrics.goodput(ENDED, CLASSES, slos, warmup_s=0.005)
+    assert late == {0: (1, 0.0, 0.0), 2: (1, 100.0, pytest.approx(1 / 0.1))}
+    with pytest.raises(ValueError, match="class 2 has no SLO"):
+        metrics.goodput(ENDED, CLASSES, {0: SLO})
+
+
+def test_goodput_of_one_class_is_that_of_all():
+    assert metrics.goodput(RAN, THREE, {0: SLO})[0].share_pct == metrics.goodput_pct(RAN, THREE, SLO)
+
+
+def test_throughput_counts_what_finished_from_the_first_arrival_to_the_last_finish():
+    found = metrics.throughput(ENDED, CLASSES)
+    assert found == pytest.approx((3 / 0.105, 30 / 0.105, 9 / 0.105))
+    assert metrics.throughput(ENDED, CLASSES, warmup_s=0.005) == pytest.approx((10.0, 100.0, 50.0))
+    with pytest.raises(ValueError, match="no request that counts has finished"):
+        metrics.throughput(ENDED, CLASSES, warmup_s=0.009)
+    with pytest.raises(ValueError, match="no request arrives after the warm-up of 1"):
+        metrics.throughput(ENDED, CLASSES, warmup_s=1)
+
+
+def test_hit_rate_is_in_tokens():
+    hit = result_of([(0, 20, 30, 1), (0, 40, 40, 1), (5, 25, 105, 1), (9, 20, 30, 1)])
+    hit.requests["cached_tokens"] = [0, 5, 10, 0]
+    assert metrics.hit_rate_pct(hit, CLASSES) == 37.5
+    assert metrics.hit_rate_pct(hit, CLASSES, CLASSES.class_id == 2) == 75.0
+
+
 def test_unfinished_requests_are_never_dropped():
     found = metrics.summary(RAN, THREE, 0.0, SLO)
     assert found["requests"] == 3
@@ -96,6 +141,17 @@ def test_token_times_skip_what_a_preemption_recomputes():
     assert metrics.tbt_ms(run, trace).tolist() == [10.0, 30.0, 10.0]
 
 
+def test_recomputing_is_counted_against_all_tokens_computed():
+    """Prompt 4 + 1 decode are lost; the hit of 2 at the second admission is not computed: 3 of 10 tokens again."""
+    steps = np.zeros(5, STEP_DTYPE)
+    steps["start_us"], steps["duration_us"] = np.arange(5) * 10_000, 10_000
+    scheduled = Scheduled(np.array([0, 1, 2, 2, 3, 4]), np.zeros(4, np.int32), np.array([4, 1, 4, 1], np.int32))
+    moves = np.array([(0, 0, ADMIT, 0), (2, 0, PREEMPT, 5), (3, 0, ADMIT, 2)], MOVE_DTYPE)
+    trace = Trace(arrival_us=[0], prompt_tokens=[4], output_tokens=[4])
+    run = result_of([(0, 20, 50, 1)], steps, scheduled, moves)
+    assert metrics.recompute_share_pct(run, trace) == 30.0
+
+
 @pytest.mark.parametrize("rulebook", ["vllm_v1", "best_heuristic"])
 def test_token_times_agree_with_the_requests_of_a_run(rulebook):
     """Every output token appears, the first and the last when the engine says, under preemption and prefix hits."""
@@ -139,6 +195,14 @@ def test_quantiles_of_student_are_right():
     scipy_stats = pytest.importorskip("scipy.stats")
     for df in range(1, 61):
         assert metrics.T_975[df - 1] == pytest.approx(scipy_stats.t.ppf(0.975, df), abs=6e-4)
+
+
+def test_paired_difference_keeps_the_unit():
+    found = metrics.paired_difference([50.0, 60.0], [40.0, 65.0])
+    assert found.mean == 2.5
+    assert found.wins == 1
+    with pytest.raises(ValueError, match="drain every run"):
+        metrics.paired_difference([np.inf, 60.0], [40.0, 65.0])
 
 
 def test_paired_points_counts_higher_as_a_win():
