@@ -28,8 +28,8 @@ def books() -> list[Rulebook]:
             admission="peak_lookahead" if place % 3 == 0 else "vllm",
             queue_lookahead=place % 2 == 0,
         )
-        pin = "fixed" if place % 2 else "none"
-        made.append(Rulebook(f"b{place}", order, order=order, victim=victim, evict=evict, pin=pin, mechanisms=skip))
+        pin = {"pin": "fixed", "options": {"pin": {"ttl_ms": 5.0}}} if place % 2 else {}
+        made.append(Rulebook(f"b{place}", order, order=order, victim=victim, evict=evict, mechanisms=skip, **pin))
     made.append(Rulebook("plain", "vllm"))
     return made
 
@@ -103,7 +103,7 @@ def draw_settings(rng: np.random.Generator, trace: Trace) -> Settings:
 
 @pytest.mark.parametrize("part", range(4))
 def test_no_rulebook_beats_the_bound(part: int) -> None:
-    preempted = cached = capped = close = runs = stalled = 0
+    preempted = cached = capped = close = stalled = 0
     for seed in range(80 * part, 80 * part + 80):
         rng = np.random.default_rng(seed)
         trace = draw_trace(rng, int(rng.integers(1, 14)))
@@ -111,10 +111,10 @@ def test_no_rulebook_beats_the_bound(part: int) -> None:
         bound = bounds.lone_service(trace, settings, profile)
         assert (bound > trace.arrival_us).all()
         for book in books():
-            runs += 1
             try:
                 done = engine.simulate(trace, settings, profile, book, record="requests").requests
-            except Stalled:  # some victims send two requests in a circle, for ever
+            except Stalled:  # as in vLLM, two can preempt each other for ever unless the full sequence is reserved
+                assert not settings.scheduler_reserve_full_isl
                 stalled += 1
                 continue
             assert (done["status"] > 0).all()
@@ -123,7 +123,7 @@ def test_no_rulebook_beats_the_bound(part: int) -> None:
             cached += int(done["cached_tokens"].sum())
             capped += int((done["status"] == 2).sum())
             close += int((done["finish_us"] - bound <= 0.02 * (bound - done["arrival_us"])).sum())
-    assert stalled < 0.01 * runs
+    assert stalled <= 4
     assert preempted and cached and capped and close  # the draws reach what could break the bound, and touch it
 
 

@@ -23,15 +23,12 @@ import numpy as np
 import pytest
 
 import engine
-from engine.records import Mechanisms
 from solvers import scheduling
 from tests.oracles import schedules
 
 SLOT_US = 1_000_000
 SLOT = engine.Profile("one slot a step", t0_ps=SLOT_US * 1_000_000, per_token_ps=0)
-MC_SF = engine.Rulebook(
-    "mc_sf", "MC-SF", order="sjf", mechanisms=Mechanisms(admission="peak_lookahead", preempted="by_key")
-)
+MC_SF = engine.rulebooks.load("mc_sf")
 
 
 def one_at_a_time(requests: list[schedules.Request]) -> int:
