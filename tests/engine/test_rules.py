@@ -395,6 +395,13 @@ def test_continuum_holds_briefly_where_gaps_are_short_or_very_long() -> None:
     assert keys.base.tolist() == [1000.0, 1000.0, 0.0]
 
 
+def test_continuum_trusts_a_tools_own_history_from_101_gaps_on() -> None:
+    tool, gaps = np.repeat([0, 1], [100, 101]), np.repeat([3000.0, 500.0], [100, 101])
+    told = Returns(tool, gaps, np.full(201, 4000.0), np.zeros(201, int))
+    # tool 0 alone would be held for 3 s; half of all gaps are 0.5 s: 0.5 * 4 - 0.5 beats 4 - 3
+    assert find("pin", "continuum")(view(returns=lambda: told)).base.tolist() == [500.0, 500.0, 0.0]
+
+
 def test_the_wait_that_counts_is_that_of_turns_which_found_nothing() -> None:
     told = Returns(np.zeros(4, int), np.full(4, 1.0), np.array([100.0, 300.0, 5.0, np.nan]), np.array([0, 0, 64, 0]))
     rule = find("pin", "continuum")
