@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -64,6 +65,7 @@ class Walk:
         self.internal, self.stored, self.begun = [], [], []
         self.computed_tokens = self.computed_again = 0
         self.stays: list[dict] = []
+        self.entries: list[tuple[int, ...]] = []  # request, step, tokens, before, after, most before, emitted
         computed, done, most, state = [0] * n, [0] * n, [0] * n, ["away"] * n
         stay: dict[int, dict] = {}
         logged = getattr(result.scheduled, "emitted", None)
@@ -89,7 +91,8 @@ class Walk:
                 else:
                     part[i] = "prefill_us" if computed[i] < trace.prompt_tokens[i] else "decode_us"
                 gained = int(logged[e]) if logged is not None else int(computed[i] + tokens == length)
-                computed[i] = length + gained - 1 if gained else computed[i] + tokens
+                before, computed[i] = computed[i], length + gained - 1 if gained else computed[i] + tokens
+                self.entries.append((i, s, tokens, before, computed[i], most[i], gained))
                 done[i] += gained
                 self.times[i] += [end / 1000] * gained
                 most[i] = max(most[i], computed[i])
@@ -135,6 +138,7 @@ def test_tokens_come_when_a_plain_walk_says(world: tuple) -> None:
     if result is None:
         return
     walk = Walk(result, world[0])
+    assert list(zip(*(part.tolist() for part in entries(result, world[0])[:7]), strict=True)) == sorted(walk.entries)
     request, at_ms = metrics.token_times(result, world[0])
     assert request.tolist() == [i for i, times in enumerate(walk.times) for _ in times]
     assert at_ms.tolist() == [t for times in walk.times for t in times]
@@ -187,6 +191,20 @@ def used_blocks(result: Result) -> list[int]:
 
 @pytest.mark.parametrize("caching", [True, False])
 @pytest.mark.parametrize("seed", range(10))
+def test_blocks_without_a_token_are_reserved_for_drafts(seed: int, caching: bool) -> None:
+    rng = np.random.default_rng(seed)
+    trace = random_trace(rng, 12, 16 * 11, shared=False, loops=False)
+    trace = replace(trace, draft_luck=rng.integers(0, 256, int(trace.output_tokens.sum())))
+    knobs = Settings(8, 64, 14, enable_prefix_caching=caching, num_speculative_tokens=5)
+    result = engine.simulate(trace, knobs, PROFILE, PAGED, record=PARTS)
+    memory, walk = losses.memory(result, trace), Walk(result, trace)
+    assert memory.reserved_tokens.any()
+    assert memory.stored_tokens.tolist() == walk.stored
+    assert memory.internal_tokens.tolist() == walk.internal
+
+
+@pytest.mark.parametrize("caching", [True, False])
+@pytest.mark.parametrize("seed", range(10))
 def test_blocks_that_come_as_tokens_do_are_never_reserved(seed: int, caching: bool) -> None:
     trace = random_trace(np.random.default_rng(seed), 12, 16 * 11, shared=False, loops=False)
     knobs = Settings(8, 40, 12, enable_prefix_caching=caching, scheduler_reserve_full_isl=False)
@@ -201,14 +219,29 @@ def test_blocks_that_come_as_tokens_do_are_never_reserved(seed: int, caching: bo
 @every_instance
 @given(instances())
 def test_kinds_of_misses_equal_their_plain_twin(world: tuple) -> None:
-    trace = world[0]
     result = ran(world)
-    if result is None:
-        return
-    if not result.settings.enable_prefix_caching:
+    if result is not None and result.settings.enable_prefix_caching:
+        check_misses(result, world[0])
+    elif result is not None:
         with pytest.raises(ValueError, match="no prefix cache"):
-            losses.cache_misses(result, trace)
-        return
+            losses.cache_misses(result, world[0])
+
+
+def test_kinds_of_misses_equal_their_plain_twin_where_blocks_are_scarce() -> None:
+    """Conversations on few blocks: every kind of miss occurs, and preemptions between."""
+    total = np.zeros(len(losses.Misses._fields), np.int64)
+    preemptions = 0
+    for seed in range(80):
+        trace = random_trace(np.random.default_rng(seed), 20, 16 * 9, shared=True, loops=True)
+        knobs = Settings(1 + seed % 4, 50, 10 + seed % 5, scheduler_reserve_full_isl=False)
+        result = engine.simulate(trace, knobs, PROFILE, PAGED, record=PARTS)
+        total += [tokens.sum() for tokens in check_misses(result, trace)]
+        preemptions += int(result.requests["preemptions"].sum())
+    assert preemptions > 20
+    assert (total > 1000).all(), total
+
+
+def check_misses(result: Result, trace: Trace) -> losses.Misses:
     misses = losses.cache_misses(result, trace)
     size = result.settings.block_size
     string, missed, asked = references(result, trace)
@@ -230,6 +263,7 @@ def test_kinds_of_misses_equal_their_plain_twin(world: tuple) -> None:
     hits = sum(stay["hit"] for stay in Walk(result, trace).stays)
     assert sum(int(part.sum()) for part in misses[:3]) == size * asked - hits
     assert hits == result.steps["cached_hits"].sum()
+    return misses
 
 
 def references(result: Result, trace: Trace) -> tuple[list[tuple[int, int, bool]], set[int], int]:
