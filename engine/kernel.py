@@ -945,6 +945,18 @@ def _make_room(c, p, s, i, at, new):
     return at, returned, True
 
 
+@inner
+def _special_tokens(c, req, now, i, n):
+    """Return what a request with n tokens to compute asks for, with swap, drafts or fixed chunks."""
+    if req[READY, i] > now[T]:  # its KV is still on the link
+        return 0
+    if n == 1 and req[COMP, i] >= req[PROMPT, i]:
+        return n + c.drafts
+    if c.fixed_chunk > 0:  # one prompt chunk a step
+        return 0 if now[CHUNK_TAKEN] else min(n, c.fixed_chunk)
+    return n
+
+
 @inlined
 def _serve_running(c, p, s, budget, threshold):
     """Phase 1: running requests in admission order [2]; return the budget left."""
@@ -955,20 +967,11 @@ def _serve_running(c, p, s, budget, threshold):
         u = np.uint64(run[np.uint64(k)])  # unsigned: no test for an index from the end
         comp, held = req[COMP, u], req[HELD, u]
         n = req[LEN, u] - comp
-        chunk = 0
-        if special:
-            if req[READY, u] > now[T]:  # its KV is still on the link
-                k += 1
-                continue
-            if n == 1 and comp >= req[PROMPT, u]:
-                n += c.drafts
-            else:
-                chunk = c.fixed_chunk
-        if n > 1 or chunk > 0:
+        if n > 1 or special:
+            if special:
+                n = _special_tokens(c, req, now, u, n)
             if 0 < threshold < n:
                 n = threshold
-            if chunk > 0:  # one prompt chunk a step
-                n = 0 if now[CHUNK_TAKEN] else min(n, chunk)
             n = min(n, budget)
             if c.max_model_len > 0:  # a request ends before its last token alone could pass the limit
                 n = min(n, c.max_model_len - 1 - comp)
@@ -990,14 +993,13 @@ def _serve_running(c, p, s, budget, threshold):
                     continue  # priority and keyed victims: later ones may matter more
             _take_new(c, req, s.table, s.pool, s.prefixes, s.logs, i, new)
             held += new
-        if c.caching:
-            if c.drafts > 0:
+        if c.caching and (n > 1 or special or end == held * size):  # a single token fills a block only at its end
+            if special:
                 first, last = (comp - req[GAIN, u]) // size, min(end, req[LEN, u]) // size
-                _register(c, s.pool, s.table, s.prefixes, i, req[TABLE, i], first, last)
-            elif n > 1 or end == held * size:  # a single token fills a block only at its end
+            else:
                 first, last = (held - 1, held) if n == 1 else (comp // size, end // size)
-                _register(c, s.pool, s.table, s.prefixes, i, req[TABLE, i], first, last)
-        if chunk > 0:
+            _register(c, s.pool, s.table, s.prefixes, i, req[TABLE, i], first, last)
+        if special and c.fixed_chunk > 0 and _prefills(req, u):
             now[CHUNK_TAKEN] = 1
         sched[np.uint64(q), 0], sched[np.uint64(q), 1] = i, n
         q += 1
@@ -1311,6 +1313,40 @@ def _wait_for_link(s):
     return soonest - now[T]
 
 
+@inner
+def _hand_out_drafts(c, s):
+    """Do as the loop of `_finish_step` where decodes verify drafts; return its sums and whether any draft was."""
+    req, now, sched, marked = s.req, s.now, s.logs.sched, s.queue.marked
+    tokens = context = past = pairs = decoding = marks = verifies = 0
+    for q in range(now[FIRST_SCHED], now[N_SCHED]):
+        i, n = np.int64(sched[q, 0]), np.int64(sched[q, 1])
+        comp, length = req[COMP, i], req[LEN, i]
+        tokens += n
+        if n <= 1 + c.drafts and comp >= req[PROMPT, i]:
+            decoding += 1
+            context += comp
+        else:
+            past += comp
+            pairs += n * comp + n * n // 2
+        beyond = comp + n - length
+        s.logs.emitted[q] = 0
+        req[GAIN, i] = 0
+        if beyond < 0:
+            req[COMP, i] = comp + n
+            continue
+        if beyond > 0:
+            verifies = 1
+            req[GAIN, i] = _accepted(s, i, beyond)
+        gain = req[GAIN, i]
+        s.logs.emitted[q] = 1 + gain
+        req[COMP, i] = length + gain
+        req[LEN, i] = length + 1 + gain
+        if length == req[PROMPT, i] or req[LEN, i] == req[STOP, i]:
+            marked[marks] = i
+            marks += 1
+    return tokens, context, past, pairs, decoding, marks, verifies
+
+
 @inlined
 def _finish_step(c, p, s):
     """Price the step, move the clock, hand out tokens, release what finished [11]."""
@@ -1319,34 +1355,20 @@ def _finish_step(c, p, s):
     if c.test == NEW_TOKENS and now[PREEMPTED] > 0:
         _jump_ratio(s.queue)
     tokens = context = past = pairs = decoding = marks = verifies = 0
-    for q in range(first, last):
+    if c.drafts > 0:
+        tokens, context, past, pairs, decoding, marks, verifies = _hand_out_drafts(c, s)
+    for q in range(first, first if c.drafts > 0 else last):
         i, n = np.uint64(sched[np.uint64(q), 0]), np.int64(sched[np.uint64(q), 1])
         comp, length, prompt = req[COMP, i], req[LEN, i], req[PROMPT, i]
         tokens += n
-        if n <= 1 + c.drafts and comp >= prompt:
+        if n == 1 and comp >= prompt:
             decoding += 1
             context += comp
         else:
             past += comp
             pairs += n * comp + n * n // 2
-        beyond = comp + n - length
-        if c.drafts > 0:
-            s.logs.emitted[q] = 0
-            req[GAIN, i] = 0
-            if beyond > 0:
-                verifies = 1
-                gain = _accepted(s, i, beyond)
-                req[GAIN, i] = gain
-                s.logs.emitted[q] = 1 + gain
-                req[COMP, i] = length + gain
-                req[LEN, i] = length + 1 + gain
-                if length + 1 + gain == req[STOP, i]:
-                    marked[marks] = i
-                    marks += 1
-                continue
-            s.logs.emitted[q] = 1 if beyond == 0 else 0
         req[COMP, i] = comp + n
-        if beyond < 0:
+        if comp + n < length:
             continue
         req[LEN, i] = length + 1
         if length == prompt or length + 1 == req[STOP, i]:

@@ -392,7 +392,7 @@ def _columns(trace: Trace, server: Any, policy: Policy) -> dict[str, Callable[[I
             values = getattr(trace, name)
             if values is not None:
                 columns[name] = fixed(values)
-        if "predicted_tokens" not in columns:
+        if "predicted_tokens" not in columns and policy.knows == "predicted":
             raise ValueError(f"rule {policy.id!r} needs predicted_tokens, but the trace has none; add predictions.")
     if policy.decides == "pin":  # its key counts only when the answer has ended, and the tool is known
         columns["tool"] = fixed(trace.tool, -1)
