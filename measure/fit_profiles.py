@@ -35,6 +35,8 @@ POINT_COLUMNS = (
     "quad_token_pairs",
     "measured_ms",
 )
+BLOCK_BYTES = 16 * 128 * 1024
+"""KV of 16 tokens of Llama-3.1-8B in 16 bits: 2 * 32 layers * 8 heads * 128 numbers a token."""
 SPLIT_SEED = 20261124
 """Seed of the held-out fifth, the one that the source's own fits used, so that errors compare."""
 
@@ -47,6 +49,8 @@ class Source:
     title: str
     origin: dict[str, str]
     estimated_note: str
+    link_gb_per_s: float
+    """Usual practice of the GPU's PCIe link, one way; not measured."""
     memory: dict[str, Any]
 
 
@@ -67,6 +71,7 @@ SOURCES = {
         },
         estimated_note="Nothing to add: norms, rotary, activation, embedding and sampler are in the table. Host time "
         "is in no table; 0 ms fitted a recorded run of this GPU better than 1 ms, the only two values tried.",
+        link_gb_per_s=25.0,
         memory={
             "num_gpu_blocks": 2588,
             "note": "recorded: a real vLLM 0.19.0 run on this GPU at gpu_memory_utilization 0.9",
@@ -91,6 +96,7 @@ SOURCES = {
         },
         estimated_note="An estimate, not a measurement: norms, rotary, activation and launches from memory traffic at "
         "80 % of peak plus 5 launches of 2 us a layer. Host time, embedding and sampling are left out.",
+        link_gb_per_s=50.0,
         memory={
             "num_gpu_blocks": 27000,
             "note": "about, by arithmetic: (0.9 x 80 GiB - 16.06 GB weights) / 2 MiB a block, less workspace",
@@ -212,8 +218,16 @@ def profile_toml(stem: str, rows: list[dict[str, str]], estimate: dict[str, str]
             "# Written by `python -m measure.fit_profiles`. Picoseconds per unit, as the fields of engine.Profile.",
             section("measured", picoseconds(p, source.mix)),
             "# What the table leaves out: added to the measured coefficients on request.",
+            f"# swap_block_ps: a block of 2 MiB over PCIe at {source.link_gb_per_s:g} GB/s, usual practice.",
             section(
-                "estimated", {"t0_ps": t0, "floor_ps": t0, "per_token_ps": per_token, "note": source.estimated_note}
+                "estimated",
+                {
+                    "t0_ps": t0,
+                    "floor_ps": t0,
+                    "per_token_ps": per_token,
+                    "swap_block_ps": round(BLOCK_BYTES / source.link_gb_per_s * 1000),
+                    "note": source.estimated_note,
+                },
             ),
             section("fit", quality),
             section("origin", source.origin),

@@ -16,7 +16,7 @@ from engine import profiles
 from engine.records import BLOCK_TOKENS, Floats, Ints, Profile, Settings, Trace
 from engine.workload import arrivals, conversations, lengths
 from engine.workload.draws import streams
-from engine.workload.predictions import predict
+from engine.workload.predictions import client_limits, predict
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 CLASSES = ("chat", "agent turn", "long report", "document")
@@ -124,6 +124,7 @@ def _azure(drawn: list[Generator], kind: str, rate: float, duration_s: float, si
         prompt_tokens=prompt,
         output_tokens=output,
         predicted_tokens=predict(output, sigma, drawn[5]),
+        max_new_tokens=client_limits(output, drawn[6]),
         class_id=np.where(prompt >= DOCUMENT_PROMPT_TOKENS, DOCUMENT, short),
     )
 
@@ -167,7 +168,7 @@ def _agents(drawn: list[Generator], rate: float, duration_s: float, sigma: float
     gap_s[first] = 0.0
     waited = np.cumsum(gap_s)
     kept = start[session] + waited - waited[first][session] < duration_s
-    predicted = predict(output, sigma, drawn[7])
+    predicted, limits = predict(output, sigma, drawn[7]), client_limits(output, drawn[9])
     tool = np.where((of == 2) & more, np.floor(drawn[8].random(len(session)) * TOOLS), -1).astype(np.int64)
     session, of, length, prompt, output, turn = (x[kept] for x in (session, of, length, prompt, output, turn))
     # row i waits for row i - 1 of its conversation; the gap is the think time or the tool's run time
@@ -176,6 +177,7 @@ def _agents(drawn: list[Generator], rate: float, duration_s: float, sigma: float
         prompt_tokens=prompt,
         output_tokens=output,
         predicted_tokens=predicted[kept],
+        max_new_tokens=limits[kept],
         block_hashes=_identities(session, of, length),
         class_id=np.array([DOCUMENT, CHAT, AGENT_TURN])[of],
         session=session,
