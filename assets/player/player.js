@@ -234,6 +234,11 @@ export function lineSentence(lane, waiting, names) {
   return { text: [[`${number(aside.length)} ${what}`, true], [` set aside${rest}`]], behind: 0 };
 }
 
+/** Whether an engine has no token budget: rulebooks write 2^20 for "as much as there is". */
+export const unlimited = (lane) => lane.token_budget >= 2 ** 20;
+
+export const budgetWords = (lane) => (unlimited(lane) ? "no token budget" : `budget: ${number(lane.token_budget)}${FIXED}tokens`);
+
 /** Push labels apart to at least `gap`, keeping their order and staying within [low, high]. */
 export function spread(wanted, gap, low, high) {
   const order = wanted.map((y, i) => [y, i]).sort((a, b) => a[0] - b[0]);
@@ -478,7 +483,7 @@ class LaneView {
         h("span", { className: "pair" }, "worst 1" + FIXED + "% ", this.worst, FIXED + "s")),
       h("div", { className: "row" }, name("Waiting line", "width = prompt length"), this.line, this.lineSays),
       h("div", { className: "row" },
-        name("Running batch", `budget ${number(lane.token_budget)}${FIXED}tokens`), this.batch, this.batchSays),
+        name("Running batch", budgetWords(lane)), this.batch, this.batchSays),
       h("div", { className: "row" }, name("GPU memory", `one square = ${number(squareTokens)}${FIXED}tokens`), this.map),
       h("div", { className: "row prices" }, name("Price of memory", ""), this.prices[0], this.priceSays[0],
         name("Price of GPU time", ""), this.prices[1], this.priceSays[1]));
@@ -596,7 +601,7 @@ class LaneView {
     put(this.worst, seconds(percentile(ages, 0.99)));
     putParts(this.lineSays, lineSentence(lane, scene.waiting, this.player.names).text);
     put(this.batchSays, scene.busy
-      ? `${number(scene.decode)} decode + ${number(scene.prefill)} prefill · ${number(scene.unused)} unused`
+      ? `${number(scene.decode)} decode + ${number(scene.prefill)} prefill · ${unlimited(lane) ? "no budget" : `${number(scene.unused)} unused`}`
       : "idle: nothing to compute");
     const prices = lane.prices(t);
     if (!prices) {
@@ -707,6 +712,7 @@ class LaneView {
       c.fillStyle = look.colours.muted;
       c.fillText(`+ ${number(running.length - most)}`, most * pitch + 4, tall / 2 + 1);
     }
+    if (unlimited(lane)) return; // nothing to fill
     const y = tall + 6 * scale, high = 14 * scale, { decode, prefill } = this.scene;
     const unit = (width - 1) / lane.token_budget;
     const split = decode ? Math.max(2, decode * unit) : 0;
@@ -1234,7 +1240,7 @@ class Player {
     this.rail = h("div", { className: "rail", "aria-hidden": "true" },
       rail("", "", "r-head"), rail("Time to answer", "unfinished count too", "r-numbers"),
       rail("Waiting line", "width = prompt length", "r-row"),
-      rail("Running batch", same ? `this iteration’s budget: ${number(this.lanes[0].token_budget)}${FIXED}tokens` : "this iteration’s budget", "r-row"),
+      rail("Running batch", same ? `${unlimited(this.lanes[0]) ? "" : "this iteration’s "}${budgetWords(this.lanes[0])}` : "this iteration’s budget", "r-row"),
       rail("GPU memory", same ? `one square = ${number(this.lanes[0].blocks_per_square * this.lanes[0].block_tokens)}${FIXED}tokens of KV cache` : "KV cache", "r-row"),
       h("div", { className: "cell r-prices" }, h("b", {}, "Price of memory"), h("span", {}, "what the rule charges"),
         h("b", { className: "second" }, "Price of GPU time"), h("span", {}, "the other scarce thing")));
@@ -1251,8 +1257,9 @@ class Player {
       h("div", { className: "under" },
         h("div", { className: "left" }),
         this.legend,
-        h("div", { className: "left words" }, this.deltas.length ? h("b", {}, `${this.shortName(this.hero)} ahead by`) : null,
-          this.deltas.length ? h("span", {}, "requests finished") : null, h("div", { className: "dock-place" }),
+        h("div", { className: "left words" }, this.deltas.length
+          ? h("div", { className: "ahead" }, h("b", {}, `${this.shortName(this.hero)} ahead by`), " ", h("span", {}, "requests finished")) : null,
+          h("div", { className: "dock-place" }),
           h("b", { className: "curve-name" }, "Finished requests"), h("span", {}, meta.note ?? "")),
         this.timeline.root),
       this.dock, this.live, this.twin, this.tip);

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import { player } from "./load.mjs";
 
-const { Lane, countUpTo, lineSentence, number, percentile, score, shownScore, spread, ticks, unwrap } = player;
+const { Lane, budgetWords, countUpTo, lineSentence, number, percentile, score, shownScore, spread, ticks, unlimited, unwrap } = player;
 const NEVER = 2 ** 32 - 1;
 
 /** Two requests, 10 ms steps: 0 prefills in step 0 and makes 3 tokens; 1 arrives at 5 ms and is preempted once. */
@@ -44,6 +44,13 @@ test("progress counts a token a decode step and keeps what a preempted request h
   assert.deepEqual(of(20000, 0), [2, false]);
   assert.deepEqual(of(10000, 1), [0, true]);
   assert.deepEqual(of(40000, 1), [1, true]);
+});
+
+test("an engine without a token budget is not told to have unused tokens", () => {
+  assert.equal(unlimited({ token_budget: 2048 }), false);
+  assert.equal(budgetWords({ token_budget: 2048 }), "budget: 2\u202f048\u00a0tokens");
+  assert.equal(unlimited({ token_budget: 1048576 }), true);
+  assert.equal(budgetWords({ token_budget: 1048576 }), "no token budget");
 });
 
 test("decode, prefill and unused add up to the budget", () => {
