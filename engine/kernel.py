@@ -964,7 +964,21 @@ def _serve_running(c, p, s, budget, threshold):
     k, q = 0, now[N_SCHED]
     special = c.swap or c.drafts > 0 or c.fixed_chunk > 0
     while k < now[N_RUN] and budget > 0:
-        u = np.uint64(run[np.uint64(k)])  # unsigned: no test for an index from the end
+        if not special:  # a short loop, to stay in registers: decodes inside their last block, which are most of all
+            stop = min(now[N_RUN], k + budget)
+            budget += k
+            while k < stop:
+                u = np.uint64(run[np.uint64(k)])  # unsigned: no test for an index from the end
+                comp = req[COMP, u]
+                if req[LEN, u] - comp != 1 or comp + 1 >= req[HELD, u] * size:
+                    break
+                sched[np.uint64(q), 0], sched[np.uint64(q), 1] = u, 1
+                q += 1
+                k += 1
+            budget -= k
+            if k == stop:
+                break
+        u = np.uint64(run[np.uint64(k)])
         comp, held = req[COMP, u], req[HELD, u]
         n = req[LEN, u] - comp
         if n > 1 or special:
@@ -1357,8 +1371,25 @@ def _finish_step(c, p, s):
     tokens = context = past = pairs = decoding = marks = verifies = 0
     if c.drafts > 0:
         tokens, context, past, pairs, decoding, marks, verifies = _hand_out_drafts(c, s)
-    for q in range(first, first if c.drafts > 0 else last):
+    q = last if c.drafts > 0 else first
+    while q < last:
+        start = q
+        while q < last:  # a short loop again: one more token of those that neither begin nor end
+            i = np.uint64(sched[np.uint64(q), 0])
+            comp, length = req[COMP, i], req[LEN, i]
+            middle = length > req[PROMPT, i] and comp + 1 == length and length + 1 != req[STOP, i]
+            if not middle or sched[np.uint64(q), 1] != 1:
+                break
+            req[COMP, i] = length
+            req[LEN, i] = length + 1
+            context += comp
+            q += 1
+        decoding += q - start
+        tokens += q - start
+        if q == last:
+            break
         i, n = np.uint64(sched[np.uint64(q), 0]), np.int64(sched[np.uint64(q), 1])
+        q += 1
         comp, length, prompt = req[COMP, i], req[LEN, i], req[PROMPT, i]
         tokens += n
         if n == 1 and comp >= prompt:
