@@ -1,7 +1,9 @@
-"""Small random instances that squeeze the server: few blocks, shared prefixes, closed loops, every mechanism."""
+"""Small random worlds that squeeze the server: few blocks, shared prefixes, closed loops, every pair of mechanisms."""
 
 from __future__ import annotations
 
+from functools import cache
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -9,13 +11,15 @@ from hypothesis import strategies as st
 
 import engine
 import solvers  # noqa: F401  (registers the LP-derived rules)
-from engine.policy import Policy, find, registered
+from engine.policy import DECISIONS, registered
 from engine.records import Mechanisms
 
 ORDERS = [p for p in registered() if p.decides == "order"]
 VICTIMS = [p for p in registered() if p.decides == "victim"]
 EVICTIONS = [p for p in registered() if p.decides == "evict"]
 PINS = [p for p in registered() if p.decides == "pin"]
+
+World = tuple[engine.Trace, engine.Settings, engine.Profile, engine.Rulebook]
 
 
 def random_trace(rng: np.random.Generator, n: int, room_tokens: int, shared: bool, loops: bool) -> engine.Trace:
@@ -65,104 +69,185 @@ def random_trace(rng: np.random.Generator, n: int, room_tokens: int, shared: boo
     )
 
 
-@st.composite
-def instances(
-    draw: st.DrawFn, mechanisms: Mechanisms | None = None
-) -> tuple[engine.Trace, engine.Settings, engine.Profile, engine.Rulebook]:
-    """Draw a trace, settings, a profile and a rulebook of any registered rules; `mechanisms`: these, not drawn ones."""
-    m = draw(mechanism_choices()) if mechanisms is None else mechanisms
-    book = draw(rulebooks(m))
-    n = draw(st.integers(1, 12))
-    blocks = draw(st.integers(3, 24))
-    budget = draw(st.sampled_from([4, 16, 33, 64, 500]))
-    cuts = draw(st.booleans()) or budget < 16 * blocks
-    if m.whole_prompts or (m.fixed_chunk and not cuts):
-        budget, cuts = (500, m.fixed_chunk > 0)
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    drafts = draw(st.sampled_from([0, 0, 1, 4])) if m.loop == "vllm" else 0
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "order": tuple(p.id for p in ORDERS),
+    "loop": ("vllm", "prefill_first", "decode_first", "sglang", "static", "slice"),
+    "alloc": ("paged", "reserve_max", "reserve_pow2"),
+    "admission": ("vllm", "peak_lookahead", "reserve_max", "sglang_ratio", "threshold"),
+    "misfit": ("stop", "skip"),
+    "preempt": ("recompute", "swap"),
+    "preempted": ("by_key", "front", "back"),
+    "fixed_chunk": (0, 7, 32),
+    "num_speculative_tokens": (0, 1, 4),
+    "enable_prefix_caching": (True, False),
+    "enable_chunked_prefill": (True, False),
+    "queue_lookahead": (False, True),
+    "scheduler_reserve_full_isl": (True, False),
+    "long_prefill_token_threshold": (0, 20),
+    "watermark": (0.0, 0.15),
+    "max_model_len": (None, "prompt + 8"),
+    "victim": tuple(p.id for p in VICTIMS),
+    "evict": tuple(p.id for p in EVICTIONS),
+    "pin": tuple(p.id for p in PINS),
+}
+"""What is chosen for a server; any two values are drawn together unless `Mechanisms.conflict` forbids it."""
+
+OFTEN = {
+    "order": "fcfs",
+    "loop": "vllm",
+    "alloc": "paged",
+    "admission": "vllm",
+    "preempt": "recompute",
+    "enable_prefix_caching": True,
+    "pin": "none",
+}
+"""Drawn in half of the cases where it is legal, so that what is common is not rare here."""
+
+MAY_CONFLICT = tuple(CHOICES)[: tuple(CHOICES).index("queue_lookahead")]
+Choice = dict[str, Any]
+
+
+def conflict(choice: Choice) -> str | None:
+    """Return what `Mechanisms.conflict` says about a whole choice."""
+    of_mechanisms = {k: choice[k] for k in choice if k in Mechanisms.__dataclass_fields__}
+    of_settings = {k: choice[k] for k in MAY_CONFLICT if k in engine.Settings.__dataclass_fields__}
+    return Mechanisms(**of_mechanisms).conflict(choice["order"], engine.Settings(1, 1, 2, **of_settings))
+
+
+def kind(name: str, value: Any) -> Any:
+    """Return the value that stands for all those that conflict with the same others: any order rule but fcfs is one."""
+    if name == "order":
+        return value if value == "fcfs" else "sjf"
+    return min(value, CHOICES[name][1]) if name in ("fixed_chunk", "num_speculative_tokens") else value
+
+
+@cache
+def legal() -> list[tuple[Any, ...]]:
+    """Return every combination of kinds of `MAY_CONFLICT` that goes together."""
+    kinds = [dict.fromkeys(kind(name, value) for value in CHOICES[name]) for name in MAY_CONFLICT]
+    combinations = (dict(zip(MAY_CONFLICT, values, strict=True)) for values in product(*kinds))
+    return [tuple(c.values()) for c in combinations if conflict(c) is None]
+
+
+Pair = tuple[str, Any, str, Any]
+
+
+def pairs_of(choice: Choice) -> set[Pair]:
+    return {(a, choice[a], b, choice[b]) for a, b in combinations(CHOICES, 2)}
+
+
+@cache
+def legal_pairs() -> frozenset[Pair]:
+    """Return every pair of values that occurs together in some legal combination."""
+    together = {(a, x, b, y) for c in legal() for (a, x), (b, y) in combinations(zip(MAY_CONFLICT, c, strict=True), 2)}
+    return frozenset(
+        (a, x, b, y)
+        for a, b in combinations(CHOICES, 2)
+        for x, y in product(CHOICES[a], CHOICES[b])
+        if b not in MAY_CONFLICT or (a, kind(a, x), b, kind(b, y)) in together
+    )
+
+
+def draw_choice(rng: np.random.Generator, **fixed: Any) -> Choice:
+    """Draw a legal choice with some values given."""
+    left = legal()
+    for name, value in fixed.items():
+        if name in MAY_CONFLICT:
+            place = MAY_CONFLICT.index(name)
+            left = [c for c in left if c[place] == kind(name, value)]
+    chosen: Choice = {}
+    for place, (name, values) in enumerate(CHOICES.items()):
+        if name in MAY_CONFLICT:
+            kinds = {c[place] for c in left}
+            values = tuple(v for v in values if kind(name, v) in kinds)
+        often = OFTEN.get(name)
+        if name in fixed:
+            chosen[name] = fixed[name]
+        elif often in values and rng.random() < 0.5:
+            chosen[name] = often
+        else:
+            chosen[name] = values[rng.integers(len(values))]
+        if name in MAY_CONFLICT:
+            left = [c for c in left if c[place] == kind(name, chosen[name])]
+    return chosen
+
+
+@cache
+def covering() -> list[Choice]:
+    """Return choices among which every legal pair of values occurs; few, always the same."""
+    rng = np.random.default_rng(4)
+    missing, chosen = set(legal_pairs()), []
+    for a, x, b, y in sorted(legal_pairs(), key=repr):
+        if (a, x, b, y) in missing:
+            drawn = [draw_choice(rng, **{a: x, b: y}) for _ in range(12)]
+            chosen.append(max(drawn, key=lambda choice: len(missing & pairs_of(choice))))
+            missing -= pairs_of(chosen[-1])
+    return chosen
+
+
+def world(rng: np.random.Generator, choice: Choice) -> World:
+    """Draw a trace, settings, a profile and a rulebook for a choice."""
+
+    def one_of(*values: Any) -> Any:
+        return values[rng.integers(len(values))]
+
+    mechanisms = Mechanisms(
+        **{k: v for k, v in choice.items() if k in Mechanisms.__dataclass_fields__},
+        max_skips=one_of(1, 8),
+        slice_tokens=one_of(1, 5, 20),
+        acceptance=one_of((0.7,), (1.0,), (0.9, 0.5)),
+        draft_us=one_of(0, 300),
+    )
+    n, blocks = int(rng.integers(1, 13)), int(rng.integers(3, 25))
+    drafts = choice["num_speculative_tokens"]
     room = 16 * (blocks - 1) - drafts
-    if m.alloc == "reserve_pow2":  # a power of two must fit
-        room = 16 * 2 ** ((blocks - 1).bit_length() - 1) - drafts
-        room = room if room > 4 else 16 * (blocks - 1) - drafts
-    trace = random_trace(rng, n, max(room, 3), draw(st.booleans()), draw(st.booleans()))
-    caching = draw(st.sampled_from([True, True, False]))
-    if m.padded or m.alloc != "paged" or m.preempt == "swap":
-        caching = False
+    if mechanisms.alloc == "reserve_pow2":  # a power of two must fit
+        room = max(16 * 2 ** ((blocks - 1).bit_length() - 1) - drafts, 5)
+    cuts = choice["enable_chunked_prefill"] and not mechanisms.whole_prompts
+    trace = random_trace(rng, n, room, one_of(False, True), one_of(False, True))
     settings = engine.Settings(
-        max_num_seqs=draw(st.sampled_from([1, 3, 64])),
-        max_num_batched_tokens=budget,
+        max_num_seqs=one_of(1, 3, 64),
+        max_num_batched_tokens=one_of(4, 16, 33, 64, 500) if cuts else one_of(400, 500),  # a whole prompt fits
         num_gpu_blocks=blocks,
-        enable_chunked_prefill=cuts,
-        enable_prefix_caching=caching,
-        long_prefill_token_threshold=draw(st.sampled_from([0, 0, 20])),
-        watermark=draw(st.sampled_from([0.0, 0.0, 0.1])),
-        scheduler_reserve_full_isl=draw(st.booleans()),
-        max_model_len=draw(st.sampled_from([None, None, int(trace.prompt_tokens.max()) + 8])),
+        enable_chunked_prefill=choice["enable_chunked_prefill"],
+        enable_prefix_caching=choice["enable_prefix_caching"],
+        long_prefill_token_threshold=choice["long_prefill_token_threshold"],
+        watermark=choice["watermark"],
+        scheduler_reserve_full_isl=choice["scheduler_reserve_full_isl"],
+        max_model_len=choice["max_model_len"] and int(trace.prompt_tokens.max()) + 8,
         num_speculative_tokens=drafts,
-        swap_space_blocks=draw(st.sampled_from([2, 40])),
+        swap_space_blocks=one_of(2, 40),
     )
     profile = engine.Profile(
         "random",
-        t0_ps=draw(st.sampled_from([4_000_000_000, 700_000_000_000])),  # slow steps fill the census' age bins
+        t0_ps=one_of(4_000_000_000, 700_000_000_000),  # slow steps fill the census' age bins
         per_token_ps=10_000_000,
         per_pair_ps=300,
         per_context_ps=8_000,
         per_past_ps=1_000,
         per_mixed_context_ps=5_000,
         per_seq_ps=70_000,
-        floor_ps=draw(st.sampled_from([0, 4_300_000_000])),
-        swap_block_ps=draw(st.sampled_from([90_000_000, 3_000_000_000])),
-        tile_tokens=draw(st.sampled_from([1, 1, 8])),
+        floor_ps=one_of(0, 4_300_000_000),
+        swap_block_ps=one_of(90_000_000, 3_000_000_000),
+        tile_tokens=one_of(1, 1, 8),
+    )
+    ages = choice["order"] in ("gpu_time", "footprint", "prompt_sjf", "lp_price") and one_of(False, True)
+    book = engine.Rulebook(
+        id="drawn",
+        name="drawn",
+        **{decides: choice[decides] for decides in DECISIONS},
+        options={"order": {"t0_ms": 50.0}} if ages else {},
+        mechanisms=mechanisms,
     )
     return trace, settings, profile, book
 
 
-@st.composite
-def mechanism_choices(draw: st.DrawFn) -> Mechanisms:
-    """Draw mechanisms that go together."""
-    loop = draw(st.sampled_from(["vllm", "vllm", "vllm", "prefill_first", "decode_first", "sglang", "static", "slice"]))
-    padded = loop in ("static", "slice")
-    alloc = draw(st.sampled_from(["paged", "paged", "paged", "reserve_max", "reserve_pow2"]))
-    if padded or loop == "sglang":
-        alloc = "paged"
-    tests = ["vllm", "vllm", "peak_lookahead", "reserve_max", "sglang_ratio", "threshold"]
-    admission = "vllm" if padded else "sglang_ratio" if loop == "sglang" else draw(st.sampled_from(tests))
-    preempted = draw(st.sampled_from(["front", "back", "by_key", "by_key", "by_key"]))
-    if admission == "threshold" or (loop in ("sglang", "slice") and preempted == "front"):
-        preempted = "by_key"
-    swaps = alloc == "paged" and not padded and loop != "sglang"
-    return Mechanisms(
-        loop=loop,
-        alloc=alloc,
-        admission=admission,
-        misfit="stop" if padded else draw(st.sampled_from(["stop", "skip"])),
-        max_skips=draw(st.sampled_from([1, 8])),
-        preempt=draw(st.sampled_from(["recompute", "recompute", "swap"])) if swaps else "recompute",
-        preempted=preempted,
-        fixed_chunk=draw(st.sampled_from([0, 0, 7, 32])) if loop == "vllm" else 0,
-        slice_tokens=draw(st.sampled_from([1, 5, 20])),
-        acceptance=draw(st.sampled_from([(0.7,), (1.0,), (0.9, 0.5)])),
-        draft_us=draw(st.sampled_from([0, 300])),
-        queue_lookahead=draw(st.booleans()),
-    )
+def draw(*seed: int, **fixed: Any) -> World:
+    """Draw a choice with some values given, and a world for it; the same for the same seed."""
+    rng = np.random.default_rng(seed)
+    return world(rng, draw_choice(rng, **fixed))
 
 
-@st.composite
-def rulebooks(draw: st.DrawFn, mechanisms: Mechanisms | None = None) -> engine.Rulebook:
-    """Draw a rulebook of any registered rules that go with the mechanisms."""
-    m = draw(mechanism_choices()) if mechanisms is None else mechanisms
-    order: Policy = draw(st.sampled_from(ORDERS)) if m.preempted == "by_key" else find("order", "fcfs")
-    ageable = order.id in ("gpu_time", "footprint", "prompt_sjf", "lp_price")
-    return engine.Rulebook(
-        id="drawn",
-        name="drawn",
-        order=order.id,
-        victim=draw(st.sampled_from(VICTIMS)).id,
-        evict=draw(st.sampled_from(EVICTIONS)).id,
-        pin=draw(st.sampled_from(PINS)).id,
-        options={
-            "order": {"t0_ms": 50.0} if ageable and draw(st.booleans()) else {},
-            "pin": {},
-        },
-        mechanisms=m,
-    )
+def instances() -> st.SearchStrategy[World]:
+    """Return drawn worlds for tests that let Hypothesis choose the seed."""
+    return st.integers(0, 2**32 - 1).map(draw)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from instances import instances
+from instances import draw
 
 import engine
 from engine import reference
 from engine.simulate import PARTS, Run, Stalled
 
-EXAMPLES = 2_200
+INSTANCES = int(os.environ.get("PARITY_INSTANCES", "2200"))
+"""Worlds compared; `make test-nightly` takes 20,000. The laws compare theirs too, see tests/laws/test_no_idling.py."""
 
 
 def same(name: str, ours: np.ndarray, theirs: np.ndarray) -> None:
@@ -31,15 +33,17 @@ def compare(ours: engine.Result, theirs: engine.Result) -> None:
     same("prices", ours.prices, theirs.prices)
 
 
-@settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(instances())
-def test_kernel_equals_reference_event_by_event(instance: tuple) -> None:
-    trace, knobs, profile, book = instance
-    try:
-        ours = engine.simulate(trace, knobs, profile, book, record=PARTS)
-    except Stalled:  # equals of one priority can preempt each other for ever, in vLLM too
-        with pytest.raises(Stalled):
-            Run(trace, knobs, profile, book, server=reference.Server).finish()
-        return
-    theirs = Run(trace, knobs, profile, book, server=reference.Server).finish()
-    compare(ours, theirs)
+def test_kernel_equals_reference_event_by_event() -> None:
+    for k in range(INSTANCES):
+        world = draw(1, k)
+        try:
+            ours = engine.simulate(*world, record=PARTS)
+        except Stalled:  # equals of one priority can preempt each other for ever, in vLLM too
+            with pytest.raises(Stalled):
+                Run(*world, server=reference.Server).finish()
+            continue
+        try:
+            compare(ours, Run(*world, server=reference.Server).finish())
+        except Exception as error:
+            error.add_note(f"in the world draw(1, {k})")
+            raise
