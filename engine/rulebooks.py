@@ -10,6 +10,8 @@ from engine.policy import DECISIONS, find, rank
 from engine.records import Mechanisms, Rulebook, Settings
 
 FOLDER = Path(__file__).resolve().parent.parent / "assets" / "rulebooks"
+LEAST = {"max_num_seqs": 1, "max_num_batched_tokens": 1, "num_gpu_blocks": 2}
+"""Stands for the settings without a default where only the others matter."""
 
 
 def names() -> list[str]:
@@ -18,7 +20,11 @@ def names() -> list[str]:
 
 
 def load(id: str) -> Rulebook:
-    """Load a rulebook by id; raise LookupError with a sentence if it or one of its rules does not exist."""
+    """Load a rulebook by id.
+
+    Raise LookupError with a sentence if it or one of its rules does not exist, ValueError if it contradicts itself
+    under the settings that it makes and vLLM's defaults.
+    """
     if not re.fullmatch(r"[a-z0-9_]{1,40}", str(id)) or id not in names():
         raise LookupError(f"no rulebook has this id; there are {', '.join(names())}.")
     data = tomllib.loads((FOLDER / f"{id}.toml").read_text(encoding="utf-8"))
@@ -28,7 +34,7 @@ def load(id: str) -> Rulebook:
     unknown = set(data.get("settings", {})) - set(Settings.__dataclass_fields__)
     if unknown:
         raise ValueError(f"rulebook {id!r} overrides {sorted(unknown)[0]!r}, which is not a setting.")
-    return Rulebook(
+    book = Rulebook(
         id=id,
         name=data["name"],
         **rules,
@@ -37,6 +43,10 @@ def load(id: str) -> Rulebook:
         settings=data.get("settings", {}),
         about=data["about"],
     )
+    conflict = book.mechanisms.conflict(book.order, Settings(**{**LEAST, **book.settings}))
+    if conflict is not None:
+        raise ValueError(f"rulebook {id!r} contradicts itself: {conflict}.")
+    return book
 
 
 def knows(book: Rulebook) -> str:
