@@ -11,7 +11,7 @@ import pytest
 
 import engine
 from engine import reference
-from engine.records import ADMIT, EVICT, PREEMPT, Mechanisms
+from engine.records import ADMIT, EVICT, FINISH, PREEMPT, Mechanisms
 from engine.simulate import PARTS, KernelServer, Run
 
 CLOCK = engine.Profile("1 ms a step", t0_ps=1_000_000_000, per_token_ps=0)
@@ -204,3 +204,294 @@ def test_a_preempted_request_comes_back_before_those_that_arrived_later(serve: S
     result = serve(trace, knobs, preempted=preempted)
     assert result.moves["request"][result.moves["kind"] == ADMIT].tolist() == [0, 1, 1, 2]
     assert result.requests["preemptions"].tolist() == [0, 1, 0]
+
+
+# -- loops ------------------------------------------------------------------------------------------------------
+
+PLAIN = replace(KNOBS, enable_prefix_caching=False)
+US_A_TOKEN = engine.Profile("1 ms a step and 1 us a token", t0_ps=1_000_000_000, per_token_ps=1_000_000)
+
+
+def moves(result: engine.Result, kind: int) -> list[tuple[int, int, int]]:
+    """Return the moves of a kind: step, request, tokens."""
+    return [(step, row, tokens) for step, row, k, tokens in result.moves.tolist() if k == kind]
+
+
+def test_a_static_batch_is_padded_and_waits_for_its_longest_member(serve: Serve) -> None:
+    # Blocks for 8 * 16 tokens. 0 and 1 together take 2 * ceil((20 + 4) / 16) = 4 blocks. Padded to the 100 tokens of
+    # request 2, three would take 3 * ceil((100 + 4) / 16) = 21: it waits until all of the batch is done.
+    trace = engine.Trace([0, 0, 0], [10, 20, 100], [2, 4, 1], max_new_tokens=[2, 4, 1])
+    result = serve(trace, PLAIN, US_A_TOKEN, loop="static")
+    assert tokens_by_step(result) == [{0: 10, 1: 20}, {0: 1, 1: 1}, {1: 1}, {1: 1}, {2: 100}]
+    assert result.steps["scheduled_tokens"].tolist() == [2 * 20, 2, 2, 2, 100]  # request 0 rides along to the end
+    assert result.steps["duration_us"].tolist() == [1040, 1002, 1002, 1002, 1100]
+    assert result.steps["free_blocks"].tolist() == [4, 4, 4, 4, 8 - 7]
+    assert result.requests["first_token_us"].tolist() == [1040, 1040, 5146]
+    assert result.requests["finish_us"].tolist() == [4046, 4046, 5146]  # both return with the longest
+
+
+def test_a_slice_ends_and_the_unfinished_wait_again_behind_the_others(serve: Serve) -> None:
+    # slices of 2 tokens; request 2 comes while the first batch runs
+    trace = engine.Trace([0, 0, 1], [10, 10, 5], [3, 1, 1], max_new_tokens=[3, 1, 1])
+    result = serve(trace, PLAIN, US_A_TOKEN, loop="slice", slice_tokens=2, preempted="back")
+    assert tokens_by_step(result) == [
+        {0: 10, 1: 10},
+        {0: 1},  # request 1 is done and stays to the end of the slice
+        {2: 5, 0: 12},  # request 0 waited behind request 2, and computes its prompt and 2 tokens again
+    ]
+    assert result.steps["scheduled_tokens"].tolist() == [20, 2, 24]
+    assert moves(result, PREEMPT) == [(2, 0, 11)]
+    assert moves(result, ADMIT) == [(0, 0, 0), (0, 1, 0), (2, 2, 0), (2, 0, 0)]
+    assert moves(result, FINISH) == [(1, 1, 10), (2, 2, 5), (2, 0, 12)]
+
+
+@pytest.mark.parametrize(
+    ("loop", "steps"),
+    [
+        ("vllm", [{0: 16}, {0: 1, 1: 32}, {0: 1, 1: 1}, {0: 1}]),
+        ("prefill_first", [{0: 16}, {1: 32}, {0: 1, 1: 1}, {0: 1}, {0: 1}]),  # request 0 stalls for a step
+        ("decode_first", [{0: 16}, {0: 1}, {0: 1}, {0: 1}, {1: 32}, {1: 1}]),
+    ],
+)
+def test_a_prompt_rides_along_goes_first_or_waits(serve: Serve, loop: str, steps: list[dict[int, int]]) -> None:
+    trace = engine.Trace([0, 500], [16, 32], [4, 2])  # request 1 comes while request 0 makes its first token
+    assert tokens_by_step(serve(trace, PLAIN, loop=loop)) == steps
+
+
+def test_one_chunk_a_step_whoever_it_belongs_to(serve: Serve) -> None:
+    result = serve(engine.Trace([0, 0], [20, 10], [3, 2]), PLAIN, fixed_chunk=8)
+    assert tokens_by_step(result) == [
+        {0: 8},
+        {0: 8},
+        {0: 4},  # a short last chunk is the chunk of its step too
+        {0: 1, 1: 8},  # decodes ride along
+        {0: 1, 1: 2},
+        {1: 1},
+    ]
+
+
+def test_tiles_round_the_tokens_of_a_step_up(serve: Serve) -> None:
+    profile = replace(US_A_TOKEN, tile_tokens=64)
+    result = serve(engine.Trace([0, 10_000, 20_000], [64, 65, 1], [1, 1, 1]), PLAIN, profile)
+    assert result.steps["duration_us"].tolist() == [1064, 1128, 1064]
+
+
+# -- memory -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("alloc", "third_starts_us", "free"), [("paged", 0, 5), ("reserve_max", 2000, 0)])
+def test_orca_reserves_the_longest_answer(serve: Serve, alloc: str, third_starts_us: int, free: int) -> None:
+    # 8 blocks; each may grow to 16 + 48 = 64 tokens, 4 blocks, but says only 2
+    trace = engine.Trace([0, 0, 0], [16, 16, 16], [2, 2, 2], max_new_tokens=[48, 48, 48])
+    result = serve(trace, replace(PLAIN, enable_chunked_prefill=False), alloc=alloc)
+    assert result.requests["first_scheduled_us"].tolist() == [0, 0, third_starts_us]
+    assert result.steps["free_blocks"][0] == free
+
+
+@pytest.mark.parametrize(("alloc", "last_starts_us"), [("paged", 1000), ("reserve_pow2", 5000)])
+def test_buddies_refuse_a_run_although_enough_blocks_are_free(serve: Serve, alloc: str, last_starts_us: int) -> None:
+    # 0 to 3 take 2 blocks each: 1-2, 3-4, 5-6, 7-8. After a step 0 and 2 leave 4 free blocks, but no run of 4; the
+    # first one is there when request 1 has made its 5 tokens. Request 4 needs 61 tokens, 4 blocks.
+    trace = engine.Trace([0] * 5, [20, 20, 20, 20, 60], [1, 5, 1, 9, 1])
+    result = serve(trace, PLAIN, alloc=alloc)
+    assert result.requests["first_scheduled_us"].tolist() == [0, 0, 0, 0, last_starts_us]
+    if alloc == "reserve_pow2":
+        assert result.steps["free_blocks"][:6].tolist() == [0, 4, 4, 4, 4, 2]
+
+
+@pytest.mark.parametrize(("full", "second_starts_us"), [(False, 0), (True, 3000)])
+def test_a_full_sequence_or_its_first_chunk_must_fit(serve: Serve, full: bool, second_starts_us: int) -> None:
+    # request 0 leaves 2 of 8 blocks and 16 of 112 tokens: room for one chunk of request 1, not for its 4 blocks
+    trace = engine.Trace([0, 0], [96, 64], [3, 1])
+    knobs = replace(PLAIN, max_num_batched_tokens=112, scheduler_reserve_full_isl=full)
+    assert serve(trace, knobs).requests["first_scheduled_us"].tolist() == [0, second_starts_us]
+
+
+@pytest.mark.parametrize(
+    ("host_blocks", "back_with", "finish_us"),
+    [(2, 32, 9000), (1, 0, 7000)],
+)
+def test_swapping_takes_its_time_on_the_link_and_a_full_host_recomputes(
+    serve: Serve, host_blocks: int, back_with: int, finish_us: int
+) -> None:
+    # 4 blocks, 2 each. At 1000 request 0 needs a third and takes it from request 1. If the host has room for its 2
+    # blocks, the step waits for their way out: 1000 us of work and 2 * 500 us. Request 0 ends at 5000; request 1's
+    # blocks come back until 6000, while nobody computes, and its other 3 tokens take until 9000. If not, the steps
+    # last 1000 us, request 0 ends at 4000, and request 1 computes 33 tokens at once: done at 7000.
+    trace = engine.Trace([0, 0], [32, 32], [4, 4])
+    knobs = replace(PLAIN, num_gpu_blocks=5, swap_space_blocks=host_blocks)
+    result = serve(trace, knobs, replace(CLOCK, swap_block_ps=500_000_000), preempt="swap")
+    assert moves(result, PREEMPT) == [(1, 1, 32)]
+    assert moves(result, ADMIT) == [(0, 0, 0), (0, 1, 0), (4, 1, back_with)]
+    assert result.requests["finish_us"].tolist() == [5000 if host_blocks == 2 else 4000, finish_us]
+    if host_blocks == 2:
+        assert tokens_by_step(result) == [{0: 32, 1: 32}, {0: 1}, {0: 1}, {0: 1}, {}, {1: 1}, {1: 1}, {1: 1}]
+        assert result.steps["duration_us"].tolist() == [1000, 2000, 1000, 1000, 1000, 1000, 1000, 1000]
+    else:
+        assert tokens_by_step(result) == [{0: 32, 1: 32}, {0: 1}, {0: 1}, {0: 1}, {1: 33}, {1: 1}, {1: 1}]
+
+
+# -- speculation ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("output", "last_emitted", "computed"), [(6, 3, 19), (5, 2, 18)])
+def test_drafts_are_accepted_up_to_the_first_wrong_one_and_the_end(
+    serve: Serve, output: int, last_emitted: int, computed: int
+) -> None:
+    # 2 drafts a step, right where luck < 256 * 0.5. Token 0 comes of the prompt. The next step verifies drafts for
+    # tokens 1 (right) and 2 (wrong): 2 tokens, and of 3 computed one is void. The last verifies tokens 3 and 4: both
+    # right, and token 5 follows, unless the answer ends with token 4.
+    trace = engine.Trace([0], [14], [output], draft_luck=[255, 0, 128, 127, 0, 255][:output])
+    knobs = replace(PLAIN, num_speculative_tokens=2)
+    result = serve(trace, knobs, acceptance=(0.5,), draft_us=100)
+    assert tokens_by_step(result) == [{0: 14}, {0: 3}, {0: 3}]
+    assert result.scheduled.emitted.tolist() == [1, 2, last_emitted]
+    assert result.steps["context_tokens"].tolist() == [0, 14, 16]
+    assert result.steps["decode_seqs"].tolist() == [0, 1, 1]
+    assert result.steps["free_blocks"].tolist() == [7, 6, 6]  # 14 tokens, then 17 with the drafts, 19
+    assert result.steps["duration_us"].tolist() == [1000, 1200, 1200]  # two passes of the drafter, 100 us each
+    assert moves(result, FINISH) == [(2, 0, computed)]
+
+
+def test_later_drafts_have_their_own_chance(serve: Serve) -> None:
+    # luck 100: right for a first draft (below 256 * 0.9), wrong for a second (256 * 0.25 = 64), which repeats
+    trace = engine.Trace([0], [14], [7], draft_luck=[100] * 7)
+    result = serve(trace, replace(PLAIN, num_speculative_tokens=3), acceptance=(0.9, 0.25))
+    assert result.scheduled.emitted.tolist() == [1, 2, 2, 2]
+
+
+def test_room_for_drafts_can_cost_somebody_his_blocks(serve: Serve) -> None:
+    # 4 blocks: 0 and 1 hold 2 each for 30 tokens. One token more fits, three do not: 33 tokens need a third block.
+    trace = engine.Trace([0, 0], [30, 30], [2, 2], draft_luck=[255] * 4)
+    knobs = replace(PLAIN, num_gpu_blocks=5)
+    assert moves(serve(trace, knobs), PREEMPT) == []
+    assert moves(serve(trace, replace(knobs, num_speculative_tokens=2)), PREEMPT) == [(1, 1, 30)]
+
+
+# -- admission --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("most", "second_starts_us"), [(39, 0), (40, 1000)])
+def test_sglang_admits_what_its_ratio_leaves_room_for(serve: Serve, most: int, second_starts_us: int) -> None:
+    # 8 blocks, 128 tokens. Request 0 takes 16 and promises 40: 112 - 40 = 72 are left for the 16 + max_new + 16 of
+    # request 1, which must be less. A step later only 0.7 of the 39 to come count: 112 - 27.3 = 84.7.
+    trace = engine.Trace([0, 0], [16, 16], [3, 3], max_new_tokens=[40, most])
+    result = serve(trace, PLAIN, loop="sglang", admission="sglang_ratio", preempted="back")
+    assert result.requests["first_scheduled_us"].tolist() == [0, second_starts_us]
+    assert tokens_by_step(result)[1] == ({0: 1, 1: 1} if most == 39 else {1: 16})  # prompts or decodes, never both
+
+
+def test_sglang_retracts_until_twenty_steps_fit(serve: Serve) -> None:
+    # Blocks of 1 token, 102 of them. Three requests of 10 tokens that say 30, each admitted in a step of its own: for
+    # the last 10 + 30 + 1 < 102 - 20 - 0.7 * 58 = 41.4. When each has computed 34 the memory is full. Request 2 came
+    # last and gives up its 34, enough for one more step, but not for 20 of two requests: request 1 goes too.
+    # Then 0 promises 4 more and counts them whole: of 67 free, 2's 35 + 5 + 1 fit, then 1's do not.
+    trace = engine.Trace([0, 500, 1500], [10] * 3, [30] * 3, max_new_tokens=[30] * 3)
+    knobs = replace(PLAIN, num_gpu_blocks=103, block_size=1)
+    book = replace(FIFO, victim="least_progress")
+    result = serve(trace, knobs, book=book, loop="sglang", admission="sglang_ratio", preempted="back")
+    assert tokens_by_step(result)[:4] == [{0: 10}, {1: 10}, {2: 10}, {0: 1, 1: 1, 2: 1}]
+    assert result.steps["free_blocks"][26] == 0
+    assert moves(result, PREEMPT) == [(27, 2, 34), (27, 1, 34)]
+    assert tokens_by_step(result)[27:29] == [{0: 1}, {2: 35}]
+    assert [row for _, row, _ in moves(result, ADMIT)] == [0, 1, 2, 2, 1]
+
+
+def test_sglang_retracts_the_longest_prompt_of_those_who_said_as_little(serve: Serve) -> None:
+    # As above with a block more, and request 0 one token longer: it goes first, although it came first.
+    trace = engine.Trace([0, 500, 1500], [11, 10, 10], [30] * 3, max_new_tokens=[30] * 3)
+    knobs = replace(PLAIN, num_gpu_blocks=104, block_size=1)
+    book = replace(FIFO, victim="least_progress")
+    result = serve(trace, knobs, book=book, loop="sglang", admission="sglang_ratio", preempted="back")
+    assert moves(result, PREEMPT) == [(27, 0, 35), (27, 2, 34)]
+
+
+@pytest.mark.parametrize(("loop", "hit"), [("vllm", 0), ("sglang", 32)])
+def test_sglang_evicts_leaves_first(serve: Serve, loop: str, hit: int) -> None:
+    # 4 blocks, chunks of 16: the 3 blocks of request 0's text are computed one after the other. Request 1 needs two:
+    # one is free, the other is the oldest by birth, which loses the text, or on a tree the last of the text.
+    hashes = ([0, 3, 5, 8], [1, 2, 3, 11, 12, 1, 2, 3])
+    trace = engine.Trace([0, 10_000, 20_000], [48, 32, 49], [1, 1, 1], block_hashes=hashes, max_new_tokens=[1, 1, 1])
+    knobs = replace(KNOBS, num_gpu_blocks=5, max_num_batched_tokens=16)
+    book = replace(FIFO, evict="fifo")
+    result = serve(trace, knobs, book=book, loop=loop, admission="sglang_ratio", preempted="back")
+    assert result.requests["cached_tokens"].tolist() == [0, 0, hit]
+
+
+@pytest.mark.parametrize(("loop", "free"), [("vllm", 5), ("sglang", 6)])
+def test_sglang_keeps_one_copy(serve: Serve, loop: str, free: int) -> None:
+    # Two prompts of the same two blocks: the second hits the first block and must compute its last token, so its last
+    # block, anew. vLLM keeps both copies, SGLang's tree takes the one it has: 2 blocks in use instead of 3.
+    hashes = ([0, 2, 4], [1, 2, 1, 2])
+    trace = engine.Trace([0, 0], [32, 32], [2, 2], block_hashes=hashes, max_new_tokens=[2, 2])
+    result = serve(trace, KNOBS, loop=loop, admission="sglang_ratio", preempted="back")
+    assert tokens_by_step(result)[0] == {0: 32, 1: 16}
+    assert result.requests["cached_tokens"].tolist() == [0, 16]
+    # then both grow by a block
+    assert result.steps["free_blocks"].tolist() == [free, free - 2]
+
+
+@pytest.mark.parametrize(("threshold", "second_starts_us"), [(5.0, 3000), (9.0, 0)])
+@pytest.mark.parametrize("server", [KernelServer, reference.Server], ids=["kernel", "twin"])
+def test_nobody_above_the_threshold_starts_unless_nobody_runs(
+    server: Any, threshold: float, second_starts_us: int
+) -> None:
+    # keys are 1, 9 and 2. Request 2 is served with 0; request 1, above a threshold of 5, waits until both are done
+    trace = engine.Trace([0, 0, 0], [16, 16, 16], [3, 1, 2], priority=[1, 9, 2])
+    book = engine.Rulebook("t", "t", order="priority", mechanisms=Mechanisms(admission="threshold", preempted="by_key"))
+    run = Run(trace, PLAIN, CLOCK, book, PARTS, server=server)
+    run.server.threshold = threshold  # what an order rule writes with its keys
+    assert run.finish().requests["first_scheduled_us"].tolist() == [0, second_starts_us, 0]
+
+
+@pytest.mark.parametrize(("most", "second_starts_us"), [(48, 0), (49, 3000)])
+def test_reserve_max_admits_if_all_may_grow_to_their_limits(serve: Serve, most: int, second_starts_us: int) -> None:
+    # 8 blocks. Request 0 holds 1 and may grow by 3 to 64 tokens; 7 are free: 4 more for request 1, not 5 for 65 tokens
+    trace = engine.Trace([0, 0], [16, 16], [3, 3], max_new_tokens=[48, most])
+    result = serve(trace, PLAIN, admission="reserve_max")
+    assert result.requests["first_scheduled_us"].tolist() == [0, second_starts_us]
+
+
+# -- pins by rule -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("pin_ms", "hit"), [(19.0, 0), (19.001, 16)])
+def test_a_pin_expires_to_the_microsecond(serve: Serve, pin_ms: float, hit: int) -> None:
+    # request 0 ends at 1000 us, request 2 takes its blocks at 20,000 us
+    trace = engine.Trace(arrival_us=[0, 10_000, 20_000, 30_000], **TOOL_LOOP)
+    book = replace(FIFO, pin="fixed", options={"pin": {"ttl_ms": pin_ms}})
+    result = serve(trace, replace(KNOBS, num_gpu_blocks=5), book=book)
+    assert result.requests["cached_tokens"].tolist() == [0, 0, 0, hit]
+
+
+def test_a_pin_yields_when_nothing_else_is_left(serve: Serve) -> None:
+    # request 2 needs all 4 blocks: it gets the pinned one too
+    hashes = ([0, 1, 2, 6, 7], [7, 8, 21, 22, 23, 24, 7])
+    trace = engine.Trace(
+        [0, 10_000, 20_000, 30_000], [16, 16, 64, 17], [1, 1, 1, 1], block_hashes=hashes, tool=[0, -1, -1, -1]
+    )
+    book = replace(FIFO, pin="fixed", options={"pin": {"ttl_ms": 40.0}})
+    result = serve(trace, replace(KNOBS, num_gpu_blocks=5), book=book)
+    assert result.requests["cached_tokens"].tolist() == [0, 0, 0, 0]
+    assert result.requests["first_scheduled_us"][2] == 20_000
+
+
+@pytest.mark.parametrize(
+    ("pin", "late_ms", "hit"),
+    [
+        ("none", 0, 0),
+        # prefill of 16 tokens takes 2720 ms: with no gaps seen, tau = 1000 ms * ln(2720 / 1000) = 1000.6 ms
+        ("continuum", 1000, 16),
+        ("continuum", 1001, 0),
+        # rent 16 / 64 a ms, of at most 1000 ms: less than each eighth of the gain; tau is the last of the eight gaps,
+        # 1000 ms * ln(16) = 2772.6 ms
+        ("hazard", 2772, 16),
+        ("hazard", 2773, 0),
+    ],
+)
+def test_a_pin_lasts_as_long_as_its_rule_says(serve: Serve, pin: str, late_ms: int, hit: int) -> None:
+    # 0 and 1 are served together, 1 + 32 * 170 = 5441 ms, and leave a block each, 0 first; 2 comes `late_ms` later
+    trace = engine.Trace(arrival_us=[0, 0, (5441 + late_ms) * 1000, 60_000_000], **TOOL_LOOP)
+    profile = engine.Profile("170 ms a token", t0_ps=1_000_000_000, per_token_ps=170_000_000_000)
+    result = serve(trace, replace(KNOBS, num_gpu_blocks=5), profile, replace(FIFO, pin=pin))
+    assert result.requests["cached_tokens"].tolist() == [0, 0, 0, hit]
