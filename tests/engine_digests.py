@@ -1,17 +1,18 @@
-"""Print a digest of a few runs: the same in machine code, in plain Python and with bounds checked."""
+"""Print a digest of runs: the same in machine code, in plain Python and with bounds checked."""
 
 from __future__ import annotations
 
 import hashlib
+import sys
 from dataclasses import replace
 
 import numpy as np
-from instances import random_trace
+from instances import covering, draw, random_trace, world
 
 import engine
 import solvers
 from engine.records import Mechanisms
-from engine.simulate import PARTS
+from engine.simulate import PARTS, Stalled
 
 assert solvers.LPResult  # importing solvers registers the LP-derived rules
 CLOCK = engine.Profile("d", 4_000_000_000, 10_000_000, 300, 8_000, 1_000, 5_000, 70_000, 4_300_000_000, 90_000_000)
@@ -45,24 +46,38 @@ MORE = [
 ]
 
 
-def digest() -> str:
-    """Run each rulebook on two small workloads under memory pressure; hash every part of every result."""
+def digest(drawn: int = 0) -> str:
+    """Hash every part of every result: of each rulebook under pressure, of each pair of choices, of drawn worlds."""
     made = hashlib.sha256()
-    books = [engine.rulebooks.load(id) for id in engine.rulebooks.names()] + MORE
     preempted = 0
+
+    def add(*inputs: object) -> None:
+        nonlocal preempted
+        try:
+            r = engine.simulate(*inputs, record=PARTS)
+        except Stalled:
+            made.update(b"stalled")
+            return
+        for part in (r.requests, r.steps, r.moves, r.prices, *r.scheduled, *r.blocks):
+            if part is not None:
+                made.update(np.ascontiguousarray(part).tobytes())
+        preempted += int(r.steps["preempted"].sum())
+
+    books = [engine.rulebooks.load(id) for id in engine.rulebooks.names()] + MORE
     for seed in range(2):
         trace = random_trace(np.random.default_rng(seed), 24, 16 * 16 - 3, shared=seed == 0, loops=seed == 1)
         for book in books:
             knobs = engine.Settings(max_num_seqs=8, max_num_batched_tokens=64, num_gpu_blocks=17)
             if book.mechanisms.whole_prompts or book.settings.get("enable_chunked_prefill") is False:
                 knobs = replace(knobs, max_num_batched_tokens=300)
-            r = engine.simulate(trace, knobs, CLOCK, book, record=PARTS)
-            for part in (r.requests, r.steps, r.moves, r.prices, *r.scheduled[:3], *r.blocks):
-                made.update(np.ascontiguousarray(part).tobytes())
-            preempted += int(r.steps["preempted"].sum())
+            add(trace, knobs, CLOCK, book)
     assert preempted > 20
+    for k, choice in enumerate(covering()):
+        add(*world(np.random.default_rng(k), choice))
+    for k in range(drawn):
+        add(*draw(2, k))
     return made.hexdigest()
 
 
 if __name__ == "__main__":
-    print(digest())
+    print(digest(int(sys.argv[1]) if len(sys.argv) > 1 else 0))
