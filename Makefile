@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 help:
 	@echo "make run        serve the app at http://localhost:$(PORT) (PORT=... to change)"
 	@echo "make test       everything: style, types, import rules, laws, oracles, parity, pages, browser"
-	@echo "make test-fast  the same without browser and slow tests"
+	@echo "make test-fast  the same without browser and slow tests, on fewer worlds"
 	@echo "make test-nightly  laws on 10,000 worlds a rule and 20,000 worlds kernel against twin: hours"
 	@echo "make check      style, types, import rules and words only"
 	@echo "make bench      time the engine and the page, write bench.json"
@@ -46,7 +46,7 @@ test: check
 	$(BIN)/python -m pytest tests --ignore=tests/perf
 
 test-fast: $(VENV)/.dev
-	$(BIN)/python -m pytest tests --ignore=tests/perf --ignore=tests/browser -m "not slow and not browser"
+	LAW_INSTANCES=20 PARITY_INSTANCES=300 $(BIN)/python -m pytest tests --ignore=tests/perf --ignore=tests/browser -m "not slow and not browser"
 
 test-nightly: $(VENV)/.dev
 	LAW_INSTANCES=10000 PARITY_INSTANCES=20000 $(BIN)/python -m pytest tests/laws tests/parity tests/engine/test_jit_modes.py

@@ -55,20 +55,13 @@ class Runs:
 
     def _worlds(self) -> list[tuple[str, World]]:
         if isinstance(self.of, Policy):
-            decides, id = self.of.decides, self.of.id
-            return [
-                (f"draw({IDS.index(f'{decides}-{id}')}, {k}, {decides}={id!r})", self._draw(k))
-                for k in range(INSTANCES)
-            ]
+            seed, fixed = RULES.index(self.of), {self.of.decides: self.of.id}
+            return [(f"draw({seed}, {k}, **{fixed})", draw(seed, k, **fixed)) for k in range(INSTANCES)]
         return [
             (f"world(default_rng(({i}, {k})), covering()[{i}])", world(np.random.default_rng((i, k)), choice))
             for i, choice in enumerate(covering())
             for k in range(PER_PAIRING)
         ]
-
-    def _draw(self, k: int) -> World:
-        assert isinstance(self.of, Policy)
-        return draw(RULES.index(self.of), k, **{self.of.decides: self.of.id})
 
     def hold(self, law: Callable[[World, engine.Result], None]) -> None:
         """Hold the law against every run; an error names the world, to be drawn again by `tests/instances.py`."""
