@@ -5,13 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run warm check test test-fast test-nightly bench golden shots clean
+.PHONY: help run warm check test test-fast test-nightly mutants bench golden shots clean
 
 help:
 	@echo "make run        serve the app at http://localhost:$(PORT) (PORT=... to change)"
 	@echo "make test       everything: style, types, import rules, laws, oracles, parity, pages, browser"
 	@echo "make test-fast  the same without browser and slow tests, on fewer worlds"
 	@echo "make test-nightly  laws on 10,000 worlds a rule and 20,000 worlds kernel against twin: hours"
+	@echo "make mutants    plant bugs in the kernel one at a time and see which test catches each: a quarter of an hour"
 	@echo "make check      style, types, import rules and words only"
 	@echo "make bench      time the engine and the page, write bench.json"
 	@echo "make golden     compute the stored evidence over seeds again and print what changed"
@@ -50,6 +51,9 @@ test-fast: $(VENV)/.dev
 
 test-nightly: $(VENV)/.dev
 	LAW_INSTANCES=10000 PARITY_INSTANCES=20000 $(BIN)/python -m pytest tests/laws tests/parity tests/engine/test_jit_modes.py
+
+mutants: $(VENV)/.dev
+	$(BIN)/python -m tests.mutants
 
 bench: $(VENV)/.dev
 	-$(BIN)/python -m tests.perf.page
