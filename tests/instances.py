@@ -152,9 +152,7 @@ def draw_choice(rng: np.random.Generator, **fixed: Any) -> Choice:
     """Draw a legal choice with some values given."""
     left = legal()
     for name, value in fixed.items():
-        if name in MAY_CONFLICT:
-            place = MAY_CONFLICT.index(name)
-            left = [c for c in left if c[place] == kind(name, value)]
+        left = _with(left, name, value)
     chosen: Choice = {}
     for place, (name, values) in enumerate(CHOICES.items()):
         if name in MAY_CONFLICT:
@@ -167,9 +165,15 @@ def draw_choice(rng: np.random.Generator, **fixed: Any) -> Choice:
             chosen[name] = often
         else:
             chosen[name] = values[rng.integers(len(values))]
-        if name in MAY_CONFLICT:
-            left = [c for c in left if c[place] == kind(name, chosen[name])]
+        left = _with(left, name, chosen[name])
     return chosen
+
+
+def _with(combinations: list[tuple[Any, ...]], name: str, value: Any) -> list[tuple[Any, ...]]:
+    if name not in MAY_CONFLICT:
+        return combinations
+    place, wanted = MAY_CONFLICT.index(name), kind(name, value)
+    return [c for c in combinations if c[place] == wanted]
 
 
 @cache
