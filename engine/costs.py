@@ -28,7 +28,8 @@ def gpu_ms(rows: Requests, profile: Profile) -> Floats:
 
 def footprint_tokens(rows: Requests) -> Floats:
     """Return predicted KV memory over the request's life in token-steps: x*r + r*r/2."""
-    _, x, r = remaining(rows)
+    done = rows.done_tokens
+    x, r = rows.prompt_tokens + done, np.maximum(rows.predicted_tokens - done, 1)
     return np.asarray(x * r + r * r / 2.0, dtype=np.float64)
 
 

@@ -39,7 +39,7 @@ REQ_ROWS = 29
 AWAY, WAITING, RUNNING = 0, 1, 2  # values of PLACE
 
 # Columns of `State.blk`, int64, one row a physical block. NEXT/PREV chain the free list (0 is its anchor: the null
-# block), SAME_* chain the copies of one identity, oldest first, PIN_* the pinned blocks by expiry.
+# block) or a run of evictable blocks, SAME_* the copies of one identity, oldest first, PIN_* the pins by expiry.
 USERS, IDENT, NEXT, PREV, SAME_NEXT, SAME_PREV, HITS, DEPTH = range(8)
 KIND, LAST, SEQ, PIN, TIER, HPOS, PIN_NEXT, PIN_PREV = range(8, 16)
 BLK_COLUMNS = 16
@@ -48,8 +48,8 @@ BLK_COLUMNS = 16
 T, STEP, N_RUN, LINE_HEAD, N_LINE, N_FREE, N_HEAP, SEQ_NO, NEXT_STATIC, N_COMING = range(10)
 N_FRESH, FINISHED_SINCE, NEXT_REFRESH, N_SCHED, FIRST_SCHED, N_MOVES, N_EVENTS, EVICTED, PREEMPTED = range(10, 19)
 HIT_TOKENS, N_LISTED, SORTED_AT, SHARED, LAST_FINISH, N_SLOTS, HEIGHT, PROMISED, PROMISED_NEW = range(19, 28)
-CHUNK_TAKEN, SWAPPED, LINK_FREE, ON_HOST, PAD, REST, BATCH_STEPS = range(28, 35)
-NOW_ENTRIES = 35
+CHUNK_TAKEN, SWAPPED, LINK_FREE, ON_HOST, PAD, REST, BATCH_STEPS, NEXT_LOOK = range(28, 36)
+NOW_ENTRIES = 36
 
 # Entries of `real`, float64: key of the block evicted last, new_token_ratio, bid price.
 INFLATION, RATIO, THRESHOLD = range(3)
@@ -63,6 +63,8 @@ NEVER = 2**62
 
 # What `advance` returns.
 ALL_DONE, ASK_RULES, GROW_LOGS, STEP_LIMIT, STALLED = 0, 1, 2, 3, 4
+
+NOBODY, WHO_WAITS, WHO_CHANGED = range(3)  # Config.ask_fresh: who is listed in `fresh` when it starts to wait
 
 MOST_SKIPS = 65  # room for the requests that did not fit in a step
 
@@ -103,6 +105,9 @@ class Config(NamedTuple):
     census: int
     classes: int
     ask_fresh: int
+    reads_uncached: int  # WHO_CHANGED: whether the order's keys depend on these columns
+    reads_done: int
+    look_us: int  # WHO_CHANGED: look this often whether a waiting request changed; 0 never
     ask_finish: int
     patience: int  # steps without a finish after which the run counts as stalled
     keep_steps: int
@@ -112,12 +117,12 @@ class Config(NamedTuple):
 
 
 class Pool(NamedTuple):
-    """The physical blocks, and a heap of the evictable ones by (tier, key, release) when eviction is priced."""
+    """The physical blocks, and a heap of runs of evictable ones by (tier, key, release) when eviction is priced."""
 
     now: np.ndarray  # int64[NOW_ENTRIES], the State's own
     blk: np.ndarray  # int64[num_blocks, BLK_COLUMNS]
     key: np.ndarray  # float64[num_blocks]
-    heap: np.ndarray  # int64[num_blocks]
+    heap: np.ndarray  # int64[num_blocks] first blocks of the runs
     on_release: np.ndarray  # float64[kinds]
     slope: np.ndarray  # float64[6]
     on_block: np.ndarray  # float64, aligned with the trace's block_hashes
@@ -167,6 +172,7 @@ class Queue(NamedTuple):
     run: np.ndarray  # int64[max running], in admission order
     marked: np.ndarray  # int64[max running] whose first or last token came in this step
     fresh: np.ndarray  # int64[n + 1] requests that need keys
+    keyed: np.ndarray  # int64[n, 2], WHO_CHANGED: uncached and done tokens at its last key, -1 none
     tried: np.ndarray  # int64[MOST_SKIPS] requests that did not fit in this step
     ends: np.ndarray  # int64[max running, 3]: request, steps left, running sum of tokens; latest end first
 
@@ -289,7 +295,12 @@ def _coming_pop(heap, now):
     return heap[n, 1]
 
 
-# -- heap of evictable blocks, by (tier, key, release) ---------------------------------------------------
+# -- evictable blocks, by (tier, key, release) -----------------------------------------------------------
+#
+# A request's blocks mostly come back in the order of their keys, or against it. So the heap holds runs of blocks by
+# their first ones, chained by NEXT and PREV in that order: a block costs a look at its neighbour, a run one push.
+
+INSIDE, OUTSIDE = -2, -1  # values of HPOS: in a run behind its first block; not evictable
 
 
 @inner
@@ -337,7 +348,8 @@ def _sift_down(pool, k):
 
 
 @inner
-def _heap_push(pool, b):
+def _push_run(pool, b):
+    """Let the run that begins with block b take part."""
     k = pool.now[N_HEAP]
     pool.heap[k] = b
     pool.now[N_HEAP] = k + 1
@@ -345,34 +357,62 @@ def _heap_push(pool, b):
 
 
 @inner
-def _heap_remove(pool, b):
-    k, n = pool.blk[b, HPOS], pool.now[N_HEAP] - 1
-    pool.now[N_HEAP] = n
-    pool.blk[b, HPOS] = -1
-    if k < n:
-        moved = pool.heap[n]
-        pool.heap[k] = moved
-        pool.blk[moved, HPOS] = k
-        _sift_up(pool, k)
-        _sift_down(pool, pool.blk[moved, HPOS])
+def _push_block(pool, b):
+    pool.blk[b, NEXT] = pool.blk[b, PREV] = 0
+    _push_run(pool, b)
+
+
+@inner
+def _take_out(pool, b):
+    """Take block b out of its run."""
+    blk, k = pool.blk, pool.blk[b, HPOS]
+    before, after = blk[b, PREV], blk[b, NEXT]
+    blk[b, HPOS] = OUTSIDE
+    if after != 0:
+        blk[after, PREV] = before
+    if k == INSIDE:
+        blk[before, NEXT] = after
+    elif after != 0:  # the next one leads the run
+        pool.heap[k] = after
+        _sift_down(pool, k)
+    else:
+        n = pool.now[N_HEAP] - 1
+        pool.now[N_HEAP] = n
+        if k < n:
+            moved = pool.heap[n]
+            pool.heap[k] = moved
+            pool.blk[moved, HPOS] = k
+            _sift_up(pool, k)
+            _sift_down(pool, pool.blk[moved, HPOS])
 
 
 @njit(cache=True, nogil=True)
 def rebuild_heap(pool):
-    """Order the evictable blocks anew after their keys were rewritten."""
-    for k in range(pool.now[N_HEAP] // 2, -1, -1):
-        if k < pool.now[N_HEAP]:
+    """Order the evictable blocks anew after their keys were rewritten; runs break where they are out of order."""
+    blk, heap, now = pool.blk, pool.heap, pool.now
+    for k in range(now[N_HEAP]):
+        before, b = heap[k], blk[heap[k], NEXT]
+        while b != 0:
+            if not _block_less(pool, before, b):
+                blk[before, NEXT] = blk[b, PREV] = 0
+                heap[now[N_HEAP]] = b
+                blk[b, HPOS] = now[N_HEAP]
+                now[N_HEAP] += 1
+            before, b = b, blk[b, NEXT]
+    for k in range(now[N_HEAP] // 2, -1, -1):
+        if k < now[N_HEAP]:
             _sift_down(pool, k)
 
 
 @inner
 def _set_tier(pool, b, tier):
     if pool.blk[b, TIER] != tier:
+        evictable = pool.blk[b, HPOS] != OUTSIDE
+        if evictable:
+            _take_out(pool, b)
         pool.blk[b, TIER] = tier
-        k = pool.blk[b, HPOS]
-        if k >= 0:
-            _sift_up(pool, k)
-            _sift_down(pool, pool.blk[b, HPOS])
+        if evictable:
+            _push_block(pool, b)
 
 
 # -- free list, prefix index, pins, census ---------------------------------------------------------------
@@ -542,8 +582,8 @@ def _use_idle(c, pool, index, b):
     """Take a cached block that nobody uses out of the free ones."""
     if not c.priced:
         _unlink(pool.blk, b)
-    elif pool.blk[b, HPOS] >= 0:  # an inner block of a tree is not in the heap
-        _heap_remove(pool, b)
+    elif pool.blk[b, HPOS] != OUTSIDE:  # as an inner block of a tree is
+        _take_out(pool, b)
     pool.now[N_FREE] -= 1
     if c.by_block:
         pool.low[b] = np.inf
@@ -570,7 +610,7 @@ def _claim(c, pool, index, logs, i, b):
             index.kids[before] -= 1
             parent = np.int64(index.first_copy[before])
             if index.kids[before] == 0 and blk[parent, USERS] == 0:
-                _heap_push(pool, parent)  # a leaf now
+                _push_block(pool, parent)  # a leaf now
         if c.stamped:
             blk[b, KIND] = -1
             _unpin(blk, b)
@@ -601,7 +641,7 @@ def _take_new(c, req, table, pool, index, logs, i, new):
     blk[b, PREV] = 0
     while k < last:
         b = pool.heap[0]
-        _heap_remove(pool, b)
+        _take_out(pool, b)
         pool.real[INFLATION] = pool.key[b]
         _claim(c, pool, index, logs, i, b)
         blk[b, DEPTH] = k
@@ -639,8 +679,13 @@ def _take_run(c, req, table, pool, index, logs, i, count):
 def _release_key(c, req, pool, i, b, k, kind):
     """Return the key that the eviction rule gives block b, at place k of request i, when its last user leaves."""
     slope, blk = pool.slope, pool.blk
-    key = pool.on_release[kind] + slope[PER_USE] * (pool.now[T] / 1000.0) + slope[PER_HIT] * blk[b, HITS]
-    key += slope[PER_BORN] * (pool.born[b] / 1000.0) + slope[PER_DEPTH] * blk[b, DEPTH]
+    key = pool.on_release[kind]
+    if slope[PER_USE] != 0.0:
+        key += slope[PER_USE] * (pool.now[T] / 1000.0)
+    key += slope[PER_HIT] * blk[b, HITS]
+    if slope[PER_BORN] != 0.0:
+        key += slope[PER_BORN] * (pool.born[b] / 1000.0)
+    key += slope[PER_DEPTH] * blk[b, DEPTH]
     key += slope[PER_INFLATION] * pool.real[INFLATION]
     if req[LEN, i] - k * c.block_size <= slope[TAIL_TOKENS]:
         key -= 1.0
@@ -655,8 +700,9 @@ def _release(c, req, table, pool, index, queue, logs, i, tool):
     queue.slots[now[N_SLOTS]] = at // c.table_blocks
     now[N_SLOTS] += 1
     tail = blk[0, PREV]  # of the free list, written back at the end
+    head = end = np.int64(0)  # of a run of evictable blocks
     for k in range(req[HELD, i] - 1, -1, -1):
-        b = table[at + k]
+        b = np.int64(table[at + k])
         blk[b, USERS] -= 1
         d = blk[b, IDENT]
         if c.by_block and d >= 0:
@@ -688,8 +734,23 @@ def _release(c, req, table, pool, index, queue, logs, i, tool):
         if tool and req[PIN_US, i] > 0:
             pinned = _pin(blk, b, now[T] + req[PIN_US, i], pinned)
         blk[b, TIER] = (2 if c.lookahead and index.wanted[d] > 0 else 0) + (1 if blk[b, PIN] > 0 else 0)
-        if not c.tree or index.kids[d] == 0:
-            _heap_push(pool, b)
+        if c.tree and index.kids[d] != 0:
+            continue
+        blk[b, HPOS] = INSIDE
+        if head != 0 and _block_less(pool, end, b):
+            blk[end, NEXT], blk[b, PREV] = b, end
+            end = b
+        elif head != 0 and _block_less(pool, b, head):
+            blk[head, PREV], blk[b, NEXT] = b, head
+            head = b
+        else:
+            if head != 0:
+                blk[end, NEXT] = blk[head, PREV] = 0
+                _push_run(pool, head)
+            head = end = b
+    if head != 0:
+        blk[end, NEXT] = blk[head, PREV] = 0
+        _push_run(pool, head)
     blk[tail, NEXT] = 0
     blk[0, PREV] = tail
     now[N_FREE] += freed
@@ -807,7 +868,7 @@ def _wait(c, queue, pool, index, i, front):
             _seat(queue, k, i)
     now[N_LINE] += 1
     req[PLACE, i] = WAITING
-    if c.ask_fresh:
+    if c.ask_fresh != NOBODY:
         queue.fresh[now[N_FRESH]] = i
         now[N_FRESH] += 1
     if c.lookahead and c.caching:
@@ -845,17 +906,60 @@ def _hits(index, i, limit):
     return hits
 
 
+@inlined
+def _uncached(caching, block_size, req, index, i):
+    hits = 0
+    if caching and req[COMP, i] == 0:
+        hits = _hits(index, i, (req[LEN, i] - 1) // block_size)
+    return req[LEN, i] - (req[SAVED, i] if req[SAVED, i] > 0 else hits * block_size)
+
+
 @njit(cache=True, nogil=True)
 def uncached(caching, block_size, req, index, rows):
     """Return, for each row, the tokens (prompt + generated) that a prefix hit would not cover now."""
     out = np.empty(len(rows), np.int64)
     for r in range(len(rows)):
-        i = rows[r]
-        hits = 0
-        if caching and req[COMP, i] == 0:
-            hits = _hits(index, i, (req[LEN, i] - 1) // block_size)
-        out[r] = req[LEN, i] - (req[SAVED, i] if req[SAVED, i] > 0 else hits * block_size)
+        out[r] = _uncached(caching, block_size, req, index, rows[r])
     return out
+
+
+@inner
+def _changed(c, queue, index, i):
+    """Return whether waiting request i differs from what its key was made of, and note what it is now."""
+    req, keyed = queue.req, queue.keyed
+    changed = keyed[i, 0] < 0
+    if c.reads_uncached:
+        tokens = _uncached(c.caching, c.block_size, req, index, i)
+        changed |= tokens != keyed[i, 0]
+        keyed[i, 0] = tokens
+    elif changed:
+        keyed[i, 0] = 0
+    if c.reads_done:
+        done = req[LEN, i] - req[PROMPT, i]
+        changed |= done != keyed[i, 1]
+        keyed[i, 1] = done
+    return changed
+
+
+@inner
+def _list_changed(c, queue, index):
+    """Keep in `fresh` who needs another key; when a look is due, list all those who wait and need one instead."""
+    now, fresh, kept = queue.now, queue.fresh, 0
+    if c.look_us > 0 and now[T] >= now[NEXT_LOOK]:
+        now[NEXT_LOOK] = (now[T] // c.look_us + 1) * c.look_us
+        for k in range(now[N_LINE]):
+            i = queue.line[k]
+            if c.unique and queue.req[PREEMPTS, i] == 0 and queue.keyed[i, 0] >= 0:
+                continue  # nobody but itself could have cached its blocks
+            if _changed(c, queue, index, i):
+                fresh[kept] = i
+                kept += 1
+    else:
+        for k in range(now[N_FRESH]):
+            if _changed(c, queue, index, fresh[k]):
+                fresh[kept] = fresh[k]
+                kept += 1
+    now[N_FRESH] = kept
 
 
 # -- the two phases --------------------------------------------------------------------------------------
@@ -1502,7 +1606,9 @@ def _begin_step(c, s, max_steps):
         s.queue.real[RATIO] = NEW_TOKEN_RATIO
     _enqueue_arrivals(c, s)
     _expire_pins(s.pool)
-    if now[T] >= now[NEXT_REFRESH] or (c.ask_fresh and now[N_FRESH] > 0) or (c.ask_finish and now[FINISHED_SINCE]):
+    if c.ask_fresh == WHO_CHANGED:
+        _list_changed(c, s.queue, s.prefixes)
+    if now[T] >= now[NEXT_REFRESH] or now[N_FRESH] > 0 or (c.ask_finish and now[FINISHED_SINCE]):
         return ASK_RULES
     if now[STEP] >= max_steps:
         return STEP_LIMIT

@@ -167,6 +167,7 @@ class Policy:
     every_ms: int
     census: bool
     by_block: bool
+    by_row: bool
     rule: Callable[..., Keys]
     source: str = field(default="")
 
@@ -187,6 +188,7 @@ def policy(
     every_ms: int = 0,
     census: bool = False,
     by_block: bool = False,
+    by_row: bool = False,
 ) -> Callable[[Callable[..., Keys]], Policy]:
     """Register a rule under (decides, id).
 
@@ -194,7 +196,9 @@ def policy(
     refresh: `never` (each request is keyed once, from its own row, without its arrival), `on_arrival` (when it starts
     to wait, also after a preemption), `on_finish`, `every` (all waiting each `every_ms` on the grid of the clock, new
     ones in between when they start to wait), `each_step`. census: keep `View.census` for this rule. by_block: it gives
-    `Keys.on_block`.
+    `Keys.on_block`. by_row (order): a key follows from the row's own columns, settings and profile alone, never from
+    the time, from others or from notes. The answer is then the same whenever it is asked: the engine may ask for many
+    rows at once, before they arrive, and again only when a column that the rule reads has changed.
     """
     if decides not in DECISIONS:
         raise ValueError(f"rule {id!r} decides {decides!r}; use {', '.join(DECISIONS)}.")
@@ -202,6 +206,8 @@ def policy(
         raise ValueError(f"rule {id!r} knows {knows!r}; use online, predicted or clairvoyant.")
     if refresh not in ("never", "on_arrival", "on_finish", "every", "each_step"):
         raise ValueError(f"rule {id!r} has refresh {refresh!r}; use never, on_arrival, on_finish, every or each_step.")
+    if by_row and (decides != "order" or refresh not in ("on_arrival", "every")):
+        raise ValueError(f"rule {id!r} keys by row: only an order with refresh on_arrival or every does.")
     if refresh == "every" and every_ms < 1:
         raise ValueError(f"rule {id!r} is refreshed every {every_ms} ms; give at least 1.")
 
@@ -209,7 +215,8 @@ def policy(
         other = _registry.get((decides, id))
         if other is not None:
             raise ValueError(f"two rules for {decides} are called {id!r}: {other.rule.__module__}, {rule.__module__}.")
-        made = Policy(id, name, decides, knows, refresh, every_ms, census, by_block, rule, (rule.__doc__ or "").strip())
+        source = (rule.__doc__ or "").strip()
+        made = Policy(id, name, decides, knows, refresh, every_ms, census, by_block, by_row, rule, source)
         _registry[decides, id] = made
         return made
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import isfinite, isnan
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -119,18 +120,22 @@ class Run:
         self.rules = (self.order, self.victim, self.evict, self.pin)
         _check(trace, settings, profile, rulebook)
         mechanisms = rulebook.mechanisms
+        # without a call of a tool there is nothing to pin, and the pin rule is not asked
+        self._tools = np.flatnonzero(trace.tool >= 0) if trace.tool is not None else np.zeros(0, np.int64)
+        self._asked = self.rules if len(self._tools) else (self.order, self.victim, self.evict)
+        self._requests_keyed = tuple(rule for rule in self._asked if rule is not self.evict)
         self.wants = Wants(
             classes=1 if trace.class_id is None or not len(trace) else int(trace.class_id.max()) + 1,
             positional=mechanisms.preempted != "by_key",
             newest=rulebook.victim == "newest",
             tree=mechanisms.loop == "sglang" and settings.enable_prefix_caching,
             priced=rulebook.evict != "lru"
-            or rulebook.pin != "none"
+            or (rulebook.pin != "none" and len(self._tools) > 0)
             or mechanisms.queue_lookahead
             or mechanisms.loop == "sglang",
             by_block=self.evict.by_block and trace.block_hashes is not None and settings.enable_prefix_caching,
-            fresh=any(p.refresh != "never" for p in (self.order, self.victim, self.pin)),
-            finish=any(p.refresh == "on_finish" for p in self.rules),
+            fresh=any(p.refresh != "never" for p in self._requests_keyed),
+            finish=any(p.refresh == "on_finish" for p in self._asked),
             census=self.evict.census,
             explained=explained,
             patience=10_000 + 20 * int((trace.prompt_tokens + trace.output_tokens).max(initial=0)),
@@ -143,35 +148,71 @@ class Run:
         self._shared = SimpleNamespace()
         self._columns = {p.decides: _columns(trace, self.server, p) for p in self.rules}
         self._nobody = {p.decides: Requests(np.zeros(0, np.int64), self._columns[p.decides]) for p in self.rules}
-        self._due = {p.decides: 0 for p in self.rules}
+        self._due = {p.decides: 0 for p in self._asked}
+        self._by_row: View | None = None  # of the order, when it was asked ahead
         self._ask_once()
 
     # -- asking the rules ------------------------------------------------------------------------------------
 
     def _ask_once(self) -> None:
-        """Key every request by the rules that never refresh, and take the first eviction keys."""
-        for rule in (self.order, self.victim, self.pin):
+        """Key every request by the rules that never refresh, or by row, and take the first eviction keys."""
+        for rule in self._requests_keyed:
             if rule.refresh == "never":
-                self._key_requests(rule, list(range(len(self.trace))), True)
+                self._key_requests(rule, np.arange(len(self.trace)), True)
                 self._due[rule.decides] = NEVER_US
+        others = [rule for rule in self._requests_keyed if rule is not self.order and rule.refresh != "never"]
+        if self.order.by_row and not others and isinstance(self.server, KernelServer):
+            self._key_ahead(self.server)
+            self._due["order"] = NEVER_US
         if self.evict.refresh == "never":
             if self.wants.priced:
                 self._key_blocks(True)
             self._due["evict"] = NEVER_US
         self.server.next_refresh_us = min(self._due.values())
 
+    def _key_ahead(self, server: KernelServer) -> None:
+        """Key by row who is yet to come, as it will be on arrival, and let the server tell who turns out otherwise.
+
+        A rule that reads the arrival of a follow-up is asked when that is known.
+        """
+        trace, rows = self.trace, np.arange(len(self.trace))
+        read: set[str] = set()
+        known = self._columns["order"] | {"arrival_ms": lambda rows: trace.arrival_us[rows] * 0.001}
+
+        def noted(name: str, column: Callable[[Ints], Any]) -> Callable[[Ints], Any]:
+            def values(rows: Ints) -> Any:
+                read.add(name)
+                return column(rows)
+
+            return values
+
+        view = self.view(self.order, rows, False)
+        self._by_row, view.rows = view, Requests(rows, {name: noted(name, column) for name, column in known.items()})
+        self._write(self.order, view)
+        if "arrival_ms" in read and trace.after is not None:
+            rows = rows[trace.after < 0]
+        keyed = server.watch(rows, "uncached_tokens" in read, "done_tokens" in read, 1000 * self.order.every_ms)
+        for name, place in (("uncached_tokens", 0), ("done_tokens", 1)):
+            if name in read:  # the server has just noted it
+                self._columns["order"][name] = keyed[:, place].__getitem__
+
     def _ask(self) -> None:
         """Ask the rules that are due; `fresh` requests are keyed by rules that key whoever starts to wait."""
         t_us, fresh, finished = self.server.t_us, self.server.fresh, self.server.finished_since
-        for rule in (self.order, self.victim, self.pin):
+        for rule in self._requests_keyed:
             if rule.refresh == "never":
                 continue
             due = t_us >= self._due[rule.decides] or (rule.refresh == "on_finish" and finished)
             if due:
-                rows = self.server.rows_waiting() + (self.server.rows_running() if rule is not self.order else [])
+                rows = self.server.rows_waiting()
+                if rule is not self.order:
+                    rows = np.append(rows, self.server.rows_running())
                 self._key_requests(rule, rows, True)
                 self._due[rule.decides] = self._next(rule, t_us)
-            elif fresh:
+            elif len(fresh) and self._by_row is not None:
+                self._by_row.rows = Requests(fresh.copy(), self._columns["order"])
+                self._write(rule, self._by_row)
+            elif len(fresh):
                 self._key_requests(rule, fresh, False)
         if t_us >= self._due["evict"] or (self.evict.refresh == "on_finish" and finished):
             self._key_blocks(True)
@@ -188,7 +229,7 @@ class Run:
             return (t_us // (1000 * rule.every_ms) + 1) * 1000 * rule.every_ms
         return NEVER_US
 
-    def view(self, rule: Policy, rows: list[int], refreshed: bool) -> View:
+    def view(self, rule: Policy, rows: Any, refreshed: bool) -> View:
         """Return what the rule may look at now."""
         server, columns = self.server, self._columns[rule.decides]
 
@@ -237,23 +278,28 @@ class Run:
             cached_tokens=server.column("cached", rows),
         )
 
-    def _key_requests(self, rule: Policy, rows: list[int], refreshed: bool) -> None:
-        view = self.view(rule, rows, refreshed)
+    def _key_requests(self, rule: Policy, rows: Any, refreshed: bool) -> None:
+        self._write(rule, self.view(rule, rows, refreshed))
+
+    def _write(self, rule: Policy, view: View) -> None:
+        """Ask a rule for the keys of the view's rows and hand them to the server."""
+        rows = view.rows.rows
         keys = rule(view, **self.rulebook.options.get(rule.decides, {}))
         columns = np.empty((5, len(rows)))
         parts = (keys.base, keys.per_ms, keys.per_token, keys.per_computed, keys.floor)
         for k, part in enumerate(parts):
             columns[k] = part  # scalars are broadcast
-        if not np.isfinite(columns[:4]).all() or np.isnan(columns[4]).any():
+        quick = isfinite(columns[:4].sum()) and not isnan(columns[4].sum())  # spares three quarters for a single row
+        if not quick and not (np.isfinite(columns[:4]).all() and not np.isnan(columns[4]).any()):
             raise ValueError(f"rule {rule.id!r} gave a key that is not a finite number.")
         if rule is self.pin:
-            self.server.write_pins(view.rows.rows, np.clip(columns[0] * 1000.0, 0.0, DAY_US).astype(np.int64))
+            self.server.write_pins(rows, np.clip(columns[0] * 1000.0, 0.0, DAY_US).astype(np.int64))
             return
-        self.server.write_keys(rule.decides, view.rows.rows, columns)
+        self.server.write_keys(rule.decides, rows, columns)
         if keys.length is not None:
             lengths = np.empty(len(rows), np.int64)
             lengths[:] = keys.length
-            self.server.write_lengths(view.rows.rows, lengths)
+            self.server.write_lengths(rows, lengths)
         if rule is self.order:
             self.server.threshold = float(keys.threshold)
 
@@ -442,7 +488,10 @@ class KernelServer:
             lookahead=int(m.queue_lookahead),
             census=int(wants.census),
             classes=wants.classes,
-            ask_fresh=int(wants.fresh),
+            ask_fresh=kernel.WHO_WAITS if wants.fresh else kernel.NOBODY,
+            reads_uncached=0,
+            reads_done=0,
+            look_us=0,
             ask_finish=int(wants.finish),
             patience=wants.patience,
             keep_steps=0,
@@ -462,6 +511,22 @@ class KernelServer:
             keep_moves=int("moves" in parts),
             keep_events=int("blocks" in parts),
         )
+
+    def watch(self, rows: Ints, uncached: bool, done: bool, every_us: int) -> Ints:
+        """Ask for keys only where these columns differ from what they are on the first arrival of `rows`.
+
+        Return the two columns as noted when a key was last asked for.
+        """
+        keyed = np.full((len(self.trace), 2), -1, np.int64)
+        keyed[rows, 0], keyed[rows, 1] = self.trace.prompt_tokens[rows], 0
+        self.state = self.state._replace(queue=self.state.queue._replace(keyed=keyed))
+        self.config = self.config._replace(
+            ask_fresh=kernel.WHO_CHANGED,
+            reads_uncached=int(uncached),
+            reads_done=int(done),
+            look_us=every_us if uncached or done else 0,
+        )
+        return keyed
 
     def advance(self, max_steps: int) -> bool:
         while True:
@@ -509,8 +574,8 @@ class KernelServer:
         return int(self.state.now[kernel.T])
 
     @property
-    def fresh(self) -> list[int]:
-        return cast("list[int]", self.state.queue.fresh[: self.state.now[kernel.N_FRESH]].tolist())
+    def fresh(self) -> Ints:
+        return self.state.queue.fresh[: self.state.now[kernel.N_FRESH]]
 
     @fresh.setter
     def fresh(self, rows: list[int]) -> None:
@@ -532,20 +597,20 @@ class KernelServer:
     def next_refresh_us(self, t_us: int) -> None:
         self.state.now[kernel.NEXT_REFRESH] = t_us
 
-    def rows_waiting(self) -> list[int]:
-        s = self.state
-        places = (s.now[kernel.LINE_HEAD] + np.arange(s.now[kernel.N_LINE])) % max(len(s.queue.line), 1)
-        return cast("list[int]", s.queue.line[places].tolist())
+    def rows_waiting(self) -> Ints:
+        line, head, n = self.state.queue.line, self.state.now[kernel.LINE_HEAD], self.state.now[kernel.N_LINE]
+        tail = line[head : head + n]
+        return tail if len(tail) == n else np.append(tail, line[: n - len(tail)])
 
-    def rows_running(self) -> list[int]:
-        return cast("list[int]", self.state.queue.run[: self.state.now[kernel.N_RUN]].tolist())
+    def rows_running(self) -> Ints:
+        return self.state.queue.run[: self.state.now[kernel.N_RUN]]
 
     def rows_arrived_since(self, t_us: int) -> Ints:
         return np.flatnonzero(self.state.req[kernel.ARRIVAL] >= max(t_us, 0))
 
     def column(self, name: str, rows: Ints) -> Any:
         if name == "uncached":
-            return kernel.uncached(
+            return _compiled(kernel.uncached)(
                 self.config.caching,
                 self.config.block_size,
                 self.state.req,
@@ -593,7 +658,7 @@ class KernelServer:
         )
         if self.wants.by_block:
             pool.on_block[:] = keys.on_block
-        kernel.rebuild_heap(pool)
+        _compiled(kernel.rebuild_heap)(pool)
 
     def block_columns(self) -> Blocks:
         blk = self.state.pool.blk
@@ -664,14 +729,21 @@ _REQUEST_COLUMN = {
 }
 
 
+_entries: dict[Any, Any] = {}
+
+
 def _compiled(function: Any) -> Any:
     """Return the machine code behind a jitted function once there is one, else the function.
 
     Its dispatcher looks at the type of each of the state's 45 arrays at every call: 15 us against 4. They never vary,
     because `_allocate` alone makes them.
     """
-    versions = list(getattr(function, "overloads", {}).values())
-    return versions[0].entry_point if len(versions) == 1 else function
+    if function not in _entries:
+        versions = list(getattr(function, "overloads", {}).values())
+        if len(versions) != 1:
+            return function
+        _entries[function] = versions[0].entry_point
+    return _entries[function]
 
 
 def _structured(rows: Any, dtype: np.dtype[Any]) -> Any:
@@ -813,6 +885,7 @@ def _allocate(trace: Trace, settings: Settings, wants: Wants, mechanisms: Mechan
             run=np.zeros(most, np.int64),
             marked=np.zeros(most, np.int64),
             fresh=np.zeros(n + 1, np.int64),
+            keyed=np.zeros((0, 2), np.int64),
             tried=np.zeros(kernel.MOST_SKIPS, np.int64),
             ends=np.zeros((most, 3), np.int64),
         ),

@@ -5,7 +5,9 @@ import numpy as np
 from engine.policy import Keys, View, policy
 
 
-@policy("a_min", name="Smallest lower bound first", decides="order", knows="predicted", refresh="on_arrival")
+@policy(
+    "a_min", name="Smallest lower bound first", decides="order", knows="predicted", refresh="on_arrival", by_row=True
+)
 def a_min(view: View) -> Keys:
     """Serve the smallest lower bound max(l, done) on the output first, and let it stand for the length (2508.14544).
 

@@ -3,7 +3,9 @@
 from engine.policy import Keys, View, policy
 
 
-@policy("hrrn", name="Highest response ratio next", decides="order", knows="predicted", refresh="on_arrival")
+@policy(
+    "hrrn", name="Highest response ratio next", decides="order", knows="predicted", refresh="on_arrival", by_row=True
+)
 def hrrn(view: View) -> Keys:
     """Serve the largest (waited + o) / o first, o the predicted output: key (arrival - o - t) / o (Brinch Hansen 1971).
 

@@ -8,7 +8,7 @@ from engine.costs import PS_PER_MS, remaining
 from engine.policy import Keys, View, policy
 
 
-@policy("least_slack", name="Least slack first", decides="order", knows="predicted", refresh="on_arrival")
+@policy("least_slack", name="Least slack first", decides="order", knows="predicted", refresh="on_arrival", by_row=True)
 def least_slack(view: View, slo_ms: Sequence[float] = (10_000.0,)) -> Keys:
     """Serve who can least afford to wait: least arrival + slo - time it would need alone (least laxity, Mok 1983).
 

@@ -39,7 +39,7 @@ def lp_price(view: View, t0_ms: float | None = 10_000.0) -> Keys:
     if view.refreshed:
         _reprice(view, memory, gpu)
     now = view.shared.prices = notes.prices
-    keys = aged(now.memory * memory + now.gpu_time * gpu, view.rows.arrival_ms, t0_ms)
+    keys = aged(now.memory * memory + now.gpu_time * gpu, view.rows, t0_ms)
     return keys if now.slack or t0_ms is not None else replace(keys, threshold=1.0)
 
 
