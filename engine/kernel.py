@@ -695,10 +695,39 @@ def _release_key(c, req, pool, i, b, k, kind):
 @inlined
 def _release(c, req, table, pool, index, queue, logs, i, tool):
     """Drop one user from each block of the request, last to first; tool: it finished with a tool call [10]."""
-    blk, now = pool.blk, pool.now
-    at, freed, pinned = req[TABLE, i], 0, 0
+    blk, now, at = pool.blk, pool.now, req[TABLE, i]
     queue.slots[now[N_SLOTS]] = at // c.table_blocks
     now[N_SLOTS] += 1
+    if c.stamped or c.keep_events:
+        _release_by_key(c, req, table, pool, index, logs, i, tool)
+    else:  # a short loop that stays in registers
+        freed, tail = 0, blk[0, PREV]
+        for k in range(at + req[HELD, i] - 1, at - 1, -1):
+            b = np.uint64(table[np.uint64(k)])
+            users = blk[b, USERS] - 1
+            blk[b, USERS] = users
+            if users > 0:
+                continue
+            freed += 1
+            if blk[b, IDENT] < 0:
+                if tail == 0:
+                    tail = np.int64(b)  # the list is empty: its front is its end
+                _link_after(blk, 0, np.int64(b))
+            else:
+                blk[tail, NEXT] = b
+                blk[b, PREV] = tail
+                tail = np.int64(b)
+        blk[tail, NEXT] = 0
+        blk[0, PREV] = tail
+        now[N_FREE] += freed
+    req[HELD, i] = 0
+    req[REGISTERED, i] = 0
+
+
+@inner
+def _release_by_key(c, req, table, pool, index, logs, i, tool):
+    """Do as the loop of `_release` where releases are stamped, priced or logged."""
+    blk, now, at, freed, pinned = pool.blk, pool.now, req[TABLE, i], 0, 0
     tail = blk[0, PREV]  # of the free list, written back at the end
     head = end = np.int64(0)  # of a run of evictable blocks
     for k in range(req[HELD, i] - 1, -1, -1):
@@ -754,8 +783,6 @@ def _release(c, req, table, pool, index, queue, logs, i, tool):
     blk[tail, NEXT] = 0
     blk[0, PREV] = tail
     now[N_FREE] += freed
-    req[HELD, i] = 0
-    req[REGISTERED, i] = 0
 
 
 # -- waiting line ----------------------------------------------------------------------------------------
