@@ -59,6 +59,8 @@ def serve(decides: str = "order") -> engine.Result:
         ({"knows": "everything"}, "knows 'everything'; use online, predicted or clairvoyant"),
         ({"refresh": "often"}, "has refresh 'often'; use never"),
         ({"refresh": "every"}, "is refreshed every 0 ms; give at least 1"),
+        ({"by_row": True}, "keys by row: only an order with refresh on_arrival or every does"),
+        ({"decides": "victim", "refresh": "on_arrival", "by_row": True}, "keys by row: only an order"),
     ],
 )
 def test_registration_refuses(registry: None, mistake: dict[str, Any], sentence: str) -> None:
@@ -251,3 +253,37 @@ def test_keys_follow_the_affine_form(registry: None) -> None:
     result = engine.simulate(trace, one, CLOCK, replace(BOOK, order="cross"))
     # rows 0, 1 and 4 have key 0 and go first by row, from 0, 40 and 80 ms; but from 50 ms on row 2 is below 0
     assert np.argsort(result.requests["first_scheduled_us"]).tolist() == [0, 1, 2, 4, 3]
+
+
+def test_by_row_is_asked_ahead_and_again_only_where_a_column_that_it_reads_has_changed(registry: None) -> None:
+    asked: list[list[int]] = []
+
+    @policy.policy("watch", name="watch", decides="order", knows="online", refresh="every", every_ms=15, by_row=True)
+    def rule(view: View) -> Keys:
+        asked.append(view.rows.rows.tolist())
+        return Keys(base=view.rows.done_tokens)
+
+    serve()
+    assert asked == [[0, 1, 2, 3, 4]]
+    asked.clear()
+    # 5 blocks for two requests that grow to 4 each: row 1 is preempted once, and then has done some tokens
+    trace = engine.Trace([0, 0], [20, 20], [30, 30])
+    result = engine.simulate(trace, replace(KNOBS, num_gpu_blocks=6), CLOCK, replace(BOOK, order="watch"))
+    assert result.requests["preemptions"].tolist() == [0, 1]
+    assert asked == [[0, 1], [1]]
+
+
+def test_by_row_is_asked_about_a_follow_up_when_its_arrival_is_known(registry: None) -> None:
+    asked: list[tuple[list[int], list[float]]] = []
+
+    @policy.policy("watch", name="watch", decides="order", knows="online", refresh="on_arrival", by_row=True)
+    def rule(view: View) -> Keys:
+        asked.append((view.rows.rows.tolist(), view.rows.arrival_ms.tolist()))
+        return Keys(base=view.rows.arrival_ms)
+
+    trace = engine.Trace([0, 7_000, 0], [20] * 3, [4] * 3, after=[-1, -1, 0], think_us=[-1, -1, 5_000])
+    engine.simulate(trace, KNOBS, CLOCK, replace(BOOK, order="watch"))
+    # row 0 ends at 40 ms, so row 2 comes at 45
+    assert [rows for rows, _ in asked] == [[0, 1, 2], [2]]
+    assert asked[0][1][:2] == [0.0, 7.0]
+    assert asked[1][1] == [45.0]

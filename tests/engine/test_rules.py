@@ -470,6 +470,19 @@ def test_a_rule_knows_no_more_than_it_reads(rule: Policy) -> None:
     assert "tool" not in read or rule.decides == "pin"
 
 
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule.by_row], ids=lambda rule: rule.id)
+def test_a_rule_that_keys_by_row_says_the_same_whenever_and_with_whomever_it_is_asked(rule: Policy) -> None:
+    for options in ({}, {"t0_ms": 100.0}) if rule.id in ("sjf", "footprint", "gpu_time", "prompt_sjf") else ({},):
+        together = key(rule(view(), **options))
+        nobody = requests((), **TABLE)
+        for row in range(3):
+            keys = rule(view((row,), t_ms=9.0, waiting=nobody, refreshed=False), **options)
+            parts = {
+                name: np.broadcast_to(getattr(keys, name), 1).repeat(3) for name in ("base", "per_ms", "per_token")
+            }
+            assert key(replace(keys, **parts))[row] == together[row]
+
+
 @pytest.mark.parametrize("rule", RULES, ids=IDS)
 def test_an_online_rule_serves_without_predictions_and_a_predicted_one_says_what_it_lacks(rule: Policy) -> None:
     bare = replace(record_rules.trace(), predicted_tokens=None, predicted_low=None, predicted_high=None)
