@@ -3,13 +3,17 @@
 Stylised model (arXiv 2502.07115, as in docs/optimization.md §1): slots of equal length, no preemption. Request i may
 start at `k >= arrival`; it is active in slots k+1 .. k+output and holds `prompt + (t - k)` of memory in slot t. The
 objective is total end-to-end latency, TEL = sum of (k + output - arrival).
+
+For a page: `solve` answers with starts, memory in use and prices; `reduced_costs` with what each start would cost
+above the cheapest; `one_more_block` with what the price of a slot predicts and what solving again finds;
+`price_interval` with the least and largest optimal price of a slot. `build_pulp` is the program as one reads it, rows
+`start_<request>` and `memory_<slot>`. Derivations: docs/optimization.md §1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pulp
@@ -17,17 +21,20 @@ from numpy.typing import ArrayLike
 from scipy import sparse
 
 from engine.records import Floats, Ints
-from solvers.model import INFEASIBLE, OPTIMAL, LPResult, minimise, stopwatch
+from solvers.model import INFEASIBLE, OPTIMAL, LPResult, Warm, stopwatch
 
 UNITS = {
     "value": "slots of total latency",
     "memory": "slots of total latency per unit of memory in that slot",
     "request": "slots: own latency plus memory bill",
     "start": "slot",
+    "used": "units of memory in that slot",
 }
 TOLERANCE = 1e-7
 """Relative gap between primal and dual value below which a horizon counts as long enough."""
 
+LONGER = 4
+"""How many times the provably long enough horizon of the value is tried for an end of a price interval."""
 MOST_SLOTS, MOST_ENTRIES = 2_000_000, 20_000_000
 """Limits that keep a mistaken unit from filling the memory of the host: slots, and entries of the matrix."""
 
@@ -98,6 +105,14 @@ def fifo_starts(wanted: Instance) -> Ints:
     return starts
 
 
+def fluid_end(wanted: Instance) -> int:
+    """Return the slot by whose end all could be done if memory x slots could be handed out in any amounts."""
+    area, end = wanted.output * (2 * wanted.prompt + wanted.output + 1) / 2 / wanted.memory, 0.0
+    for i in np.argsort(wanted.arrival, kind="stable").tolist():
+        end = max(end, float(wanted.arrival[i])) + float(area[i])
+    return int(np.ceil(end))
+
+
 def latency(wanted: Instance, starts: ArrayLike) -> int:
     """Return the TEL of start slots."""
     return int((np.asarray(starts) + wanted.output - wanted.arrival).sum())
@@ -115,33 +130,138 @@ def solve(
 
     Arrays in slots (`arrival`, `output`) and units of memory (`prompt`, `memory`), one entry a request. Answers with
     `value` and `bound` in slots; `duals["memory"]`, price >= 0 of slot t = 1..T at index t - 1; `duals["request"]`,
-    each request's own latency plus memory bill at its cheapest start; and `primal` as three equally long arrays:
-    `share` of `request` starts at slot `start`. Sum of the request duals - memory * sum of prices = value (strong
-    duality). Integer answers have no duals. A request above the memory makes the model infeasible.
+    each request's own latency plus memory bill at its cheapest start; and `primal` as three equally long arrays,
+    `share` of `request` starts at slot `start`, and `used`, the memory that these hold in slot t at index t - 1. Sum of
+    the request duals - memory * sum of prices = value (strong duality). Integer answers have no duals. A request above
+    the memory makes the model infeasible. Raises ValueError on a mistaken or too large instance.
     """
     clock = stopwatch()
     wanted = instance(arrival, prompt, output, memory)
     if not len(wanted):
-        return _answer(OPTIMAL, 0.0, 0.0, clock(), [], [], [], np.empty(0), np.empty(0))
+        return _answer(wanted, OPTIMAL, 0.0, 0.0, clock(), [], [], [], np.empty(0), np.empty(0))
     if not wanted.fits:
         return LPResult(INFEASIBLE, float("nan"), {}, {}, float("inf"), clock(), UNITS)
-    fifo = fifo_starts(wanted)
     if integer:
-        return _solve_integer(wanted, fifo, time_limit, clock)
-    last = int((fifo + wanted.output).max()) + int(wanted.output.max())
-    safe = int(wanted.arrival.max() + wanted.output.sum())
-    while True:
-        types = _Types(wanted)
-        solved, columns = _solve_types(types, min(last, safe), False, time_limit - clock())
-        prices = np.maximum(-solved.row_dual[: min(last, safe)], 0.0)
-        bills = request_duals(wanted, prices)
-        bound = max(float(bills.sum() - wanted.memory * prices.sum()), float(wanted.output.sum()))
-        value = solved.value - float(wanted.arrival.sum())
-        # The dual value counts starts at any later slot too: when it meets the primal, the horizon was long enough.
-        if solved.status != OPTIMAL or last >= safe or value - bound <= TOLERANCE * max(1.0, value):
-            break
-        last *= 2
-    return _answer(solved.status, value, bound, clock(), *types.split(columns, solved.x), prices, bills)
+        return _solve_integer(wanted, time_limit, clock)
+    found = _relax(wanted, lambda: time_limit - clock())
+    return _answer(wanted, found.status, found.value, found.bound, clock(), *found.split(), found.prices, found.bills)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Say what one unit of memory is worth, in slots of total latency: by its price, and by solving again."""
+
+    price: float
+    """The dual's prediction per unit."""
+    saved: float
+    """What the total latency falls by with one unit more; never above the price."""
+    lost: float
+    """What it rises by with one unit less; never below the price, infinite if some request then no longer fits."""
+
+
+def one_more_block(
+    arrival: ArrayLike,
+    prompt: ArrayLike,
+    output: ArrayLike,
+    memory: float,
+    slot: int | None = None,
+    time_limit: float = 10.0,
+) -> Block:
+    """Solve again with one unit of memory more and one less, in slot `slot` = 1, 2, ... or in all slots if None.
+
+    Arguments as of `solve`. The value is convex in memory, so saved <= price <= lost, with equality as long as the same
+    starts stay in use. NaN where there is no answer within the time limit or no feasible schedule.
+    """
+    clock = stopwatch()
+    wanted = instance(arrival, prompt, output, memory)
+    none = Block(float("nan"), float("nan"), float("nan"))
+    if not wanted.fits:
+        return none
+    _check_slot(slot)
+    if not len(wanted):
+        return Block(0.0, 0.0, 0.0)
+    now = _relax(wanted, lambda: time_limit - clock())
+    if now.status != OPTIMAL:
+        return none
+    changed = []
+    for step in (1.0, -1.0):
+        if slot is None and not bool((wanted.prompt + wanted.output <= wanted.memory + step).all()):
+            changed.append(float("inf"))
+            continue
+        room = np.full(now.slots if slot is None else max(now.slots, slot), wanted.memory)
+        room[slice(None) if slot is None else slot - 1] += step
+        then = _relax(wanted, lambda: time_limit - clock(), now, room, slot is None)
+        changed.append(then.value if then.status == OPTIMAL else float("nan"))
+    price = now.prices.sum() if slot is None else now.price(slot)
+    return Block(float(price), max(now.value - changed[0], 0.0), max(changed[1] - now.value, 0.0))
+
+
+def price_interval(
+    arrival: ArrayLike,
+    prompt: ArrayLike,
+    output: ArrayLike,
+    memory: float,
+    slot: int | None = None,
+    time_limit: float = 10.0,
+) -> tuple[float, float]:
+    """Return the least and the largest optimal price of slot `slot` = 1, 2, ..., or of all slots together if None.
+
+    Arguments as of `solve`; in slots of total latency per unit of memory. They are the slopes of the value to the right
+    and to the left of `memory`; a single price where both are equal. NaN where there is no answer within the
+    time limit.
+
+    Found exactly, without a small step: near an optimal x the program looks like its tangent cone (rows that are not
+    tight dropped, variables that are positive free, right sides 0 but for the memory asked about, which is +1 or -1).
+    The cone's program has the optimal dual face as its dual, so its value is the end of the interval, and its duals,
+    priced against starts in all later slots too, must be optimal for the program itself: that is checked.
+    """
+    clock = stopwatch()
+    wanted = instance(arrival, prompt, output, memory)
+    if not wanted.fits:
+        return float("nan"), float("nan")
+    _check_slot(slot)
+    if not len(wanted):
+        return 0.0, 0.0
+    now = _relax(wanted, lambda: time_limit - clock())
+    longest = LONGER * now.safe
+    while now.status == OPTIMAL and now.slots <= longest:
+        if slot is not None and slot > now.slots:
+            return 0.0, 0.0  # an optimal x leaves it empty, so every optimal price of it is 0
+        ends = [_slope(wanted, now, slot, step, time_limit - clock()) for step in (1.0, -1.0)]
+        if all(certain for _, certain in ends):
+            return max(ends[0][0], 0.0), max(ends[1][0], 0.0)
+        now = _relax(wanted, lambda: time_limit - clock(), None, np.full(2 * now.slots, wanted.memory))
+    return float("nan"), float("nan")
+
+
+def reduced_costs(arrival: ArrayLike, prompt: ArrayLike, output: ArrayLike, memory: float, prices: ArrayLike) -> Floats:
+    """Return [request, k]: what a start at slot k costs above the cheapest start, in slots; inf before arrival.
+
+    `prices`: price of slot t at index t - 1, as in `duals["memory"]`; k = 0 .. len(prices). 0 marks the starts that an
+    optimal answer may use (complementary slackness); with optimal prices no other has a share.
+    """
+    wanted, price = instance(arrival, prompt, output, memory), np.asarray(prices, dtype=np.float64)
+    k = np.arange(len(price) + 1)
+    plain, weighted = _sums(price, len(price) + int(wanted.output.max(initial=0)) + 1)
+    least = request_duals(wanted, price)
+    over = np.full((len(wanted), len(k)), np.inf)
+    for i, (a, s, o) in enumerate(zip(wanted.arrival, wanted.prompt, wanted.output, strict=True)):
+        rent = plain[k + o] - plain[k]
+        cost = k + o - a + (s - k) * rent + weighted[k + o] - weighted[k]
+        over[i, a:] = np.maximum(cost[a:] - least[i], 0.0)
+    return over
+
+
+def _check_slot(slot: int | None) -> None:
+    if slot is not None and slot < 1:
+        raise ValueError(f"slots count from 1; there is no slot {slot}.")
+
+
+def _sums(prices: Floats, length: int) -> tuple[Floats, Floats]:
+    """Return the running sums of p_t and of t * p_t, t = 0 .. length - 1; the price is 0 after the last one given."""
+    plain = np.zeros(length)
+    plain[1 : len(prices) + 1] = prices
+    return np.cumsum(plain), np.cumsum(plain * np.arange(length))
 
 
 def request_duals(wanted: Instance, prices: Floats) -> Floats:
@@ -154,10 +274,7 @@ def request_duals(wanted: Instance, prices: Floats) -> Floats:
     slots = len(prices)
     start = max(slots, int(wanted.arrival.max(initial=0))) + 1
     longest = int(wanted.output.max(initial=0))
-    plain = np.zeros(start + longest + 1)
-    plain[1 : slots + 1] = prices
-    weighted = np.cumsum(plain * np.arange(len(plain)))
-    plain = np.cumsum(plain)
+    plain, weighted = _sums(prices, start + longest + 1)
     k = np.arange(start)
     duals = np.empty(len(wanted))
     sizes = np.stack((wanted.prompt, wanted.output), axis=1)
@@ -207,10 +324,96 @@ class _Columns:
     starts: list[tuple[int, int, int]]
 
 
-def _solve_types(
-    types: _Types, slots: int, integer: bool, time_limit: float, latest: Ints | None = None
-) -> tuple[Any, _Columns]:
-    """Solve with one variable per (type, start slot) and a stock of waiting requests after each arrival.
+@dataclass(frozen=True, eq=False)
+class _Relaxed:
+    """Hold a solved relaxation, ready to be solved again with other memory."""
+
+    status: str
+    value: float
+    bound: float
+    prices: Floats
+    bills: Floats
+    slots: int
+    safe: int
+    program: Warm
+    types: _Types
+    columns: _Columns
+    matrix: sparse.csc_matrix
+    x: Floats
+
+    def split(self) -> tuple[list[int], list[int], list[float]]:
+        return self.types.split(self.columns, self.x)
+
+    def price(self, slot: int) -> float:
+        return float(self.prices[slot - 1]) if slot <= self.slots else 0.0
+
+
+def _relax(
+    wanted: Instance,
+    left: Callable[[], float],
+    like: _Relaxed | None = None,
+    room: Floats | None = None,
+    onwards: bool = True,
+) -> _Relaxed:
+    """Solve the relaxation over a horizon that its own prices prove long enough.
+
+    `room`: memory in slots 1, 2, ... if not the same in all; after them the last of it if `onwards`, else the usual.
+    `like`: a solved one of the same requests, whose basis is used if the horizon is the same. `left`: seconds to go.
+    """
+    slots = fluid_end(wanted) + int(wanted.output.max())
+    safe = int(wanted.arrival.max() + wanted.output.sum())
+    after = wanted.memory
+    if room is not None:
+        slots, safe = max(len(room), min(slots, safe)), max(safe, len(room) + int(wanted.output.sum()))
+        after = float(room[-1]) if onwards else after
+    slots = min(slots, safe)
+    while True:
+        memory = np.full(slots, after)
+        if room is not None:
+            memory[: len(room)] = room
+        if like is not None and like.slots == slots:
+            program, types, columns, matrix = like.program, like.types, like.columns, like.matrix
+            program.change_rows(np.arange(slots), -np.inf, memory)
+        else:
+            types = _Types(wanted)
+            program, columns, matrix = _program(types, slots, False)
+            program.change_rows(np.arange(slots), -np.inf, memory)
+        solved = program.solve(max(left(), 0.01))
+        prices = np.maximum(-solved.row_dual[:slots], 0.0)
+        bills = request_duals(wanted, prices)
+        bound = max(float(bills.sum() - memory @ prices), float(wanted.output.sum()))
+        value = solved.value - float(wanted.arrival.sum())
+        # The dual value counts starts at any later slot too: when it meets the primal, the horizon was long enough.
+        missed = solved.status == INFEASIBLE or value - bound > TOLERANCE * max(1.0, value)
+        if solved.status not in (OPTIMAL, INFEASIBLE) or slots >= safe or not missed:
+            return _Relaxed(
+                solved.status, value, bound, prices, bills, slots, safe, program, types, columns, matrix, solved.x
+            )
+        slots = min(2 * slots, safe)
+
+
+def _slope(wanted: Instance, now: _Relaxed, slot: int | None, step: float, time_limit: float) -> tuple[float, bool]:
+    """Return the end of the price interval for memory + step, and whether it is certain; leaves `now` changed."""
+    slots, rows = now.slots, now.matrix.shape[0]
+    tight = wanted.memory - (now.matrix @ now.x)[:slots] <= TOLERANCE * max(1.0, wanted.memory)
+    asked = np.ones(slots) if slot is None else (np.arange(1, slots + 1) == slot).astype(np.float64)
+    now.program.change_rows(np.arange(slots), -np.inf, np.where(tight, step * asked, np.inf))
+    now.program.change_rows(np.arange(slots, rows), 0.0, 0.0)
+    now.program.change_columns(np.flatnonzero(now.x > TOLERANCE), -np.inf, np.inf)
+    solved = now.program.solve(max(time_limit, 0.01))
+    if solved.status == INFEASIBLE:
+        return float("inf"), False  # with starts at any later slot the relaxation has an answer for any memory
+    if solved.status != OPTIMAL:
+        return float("nan"), True
+    prices = np.maximum(-solved.row_dual[:slots], 0.0)
+    dual = float(request_duals(wanted, prices).sum() - wanted.memory * prices.sum())
+    return 0.0 - step * solved.value, abs(dual - now.value) <= 10 * TOLERANCE * max(1.0, now.value)
+
+
+def _program(
+    types: _Types, slots: int, integer: bool, latest: Ints | None = None
+) -> tuple[Warm, _Columns, sparse.csc_matrix]:
+    """Return the program with one variable per (type, start slot) and a stock of waiting requests after each arrival.
 
     Rows: memory in slot 1..slots (price of slot t = -row dual of row t - 1), then, per type and arrival instant,
     stock before + arrivals = starts until the next arrival + stock after. Stocks keep the rows short.
@@ -250,23 +453,25 @@ def _solve_types(
     high = np.concatenate((np.full(slots, wanted.memory), arrived))
     price = np.concatenate((*cost, np.zeros(column - sum(map(len, cost)))))
     zero, free = np.zeros(column), np.full(column, np.inf)
-    solved = minimise(price, matrix, low, high, zero, free, integer, max(time_limit, 0.01))
-    return solved, _Columns(starts)
+    return Warm(price, matrix, low, high, zero, free, integer, presolve=integer), _Columns(starts), matrix
 
 
-def _solve_integer(wanted: Instance, fifo: Ints, time_limit: float, clock: Any) -> LPResult:
+def _solve_integer(wanted: Instance, time_limit: float, clock: Callable[[], float]) -> LPResult:
+    fifo = fifo_starts(wanted)
     # In an optimal schedule i cannot be later than FIFO's total minus what the others need at least.
     spare = latency(wanted, fifo) - int(wanted.output.sum())
     latest = np.minimum(wanted.arrival + spare, int(wanted.arrival.max() + wanted.output.sum()) - wanted.output)
     types = _Types(wanted)
-    solved, columns = _solve_types(types, int((latest + wanted.output).max()), True, time_limit - clock(), latest)
+    program, columns, _ = _program(types, int((latest + wanted.output).max()), True, latest)
+    solved = program.solve(max(time_limit - clock(), 0.01))
     value = solved.value - float(wanted.arrival.sum())
     bound = max(solved.bound - float(wanted.arrival.sum()), float(wanted.output.sum()))
     none = np.empty(0)
-    return _answer(solved.status, value, bound, clock(), *types.split(columns, np.round(solved.x)), none, none)
+    return _answer(wanted, solved.status, value, bound, clock(), *types.split(columns, np.round(solved.x)), none, none)
 
 
 def _answer(
+    wanted: Instance,
     status: str,
     value: float,
     bound: float,
@@ -277,7 +482,17 @@ def _answer(
     prices: Floats,
     bills: Floats,
 ) -> LPResult:
-    primal = {"request": np.array(request, int), "start": np.array(start, int), "share": np.array(share, float)}
+    used = np.zeros(
+        max(len(prices), max((k + int(wanted.output[i]) for i, k in zip(request, start, strict=True)), default=0))
+    )
+    for i, k, part in zip(request, start, share, strict=True):
+        used[k : k + wanted.output[i]] += part * (wanted.prompt[i] + np.arange(1, wanted.output[i] + 1))
+    primal = {
+        "request": np.array(request, int),
+        "start": np.array(start, int),
+        "share": np.array(share, float),
+        "used": used,
+    }
     duals = {"memory": prices, "request": bills}
     return LPResult(status, value, primal, duals, bound, seconds, UNITS)
 
@@ -329,7 +544,7 @@ def solve_pulp(
     value = float(pulp.value(model.objective))
     prices = np.zeros(int(wanted.arrival.max() + wanted.output.sum()))
     if integer:
-        return _answer(OPTIMAL, value, value, clock(), *_columns(some), np.empty(0), np.empty(0))
+        return _answer(wanted, OPTIMAL, value, value, clock(), *_columns(some), np.empty(0), np.empty(0))
     for row in model.constraints():
         if row.name.startswith("memory_"):
             prices[int(row.name[7:]) - 1] = max(
@@ -337,7 +552,7 @@ def solve_pulp(
             )  # HiGHS prices <= rows of a minimum negatively
     bills = request_duals(wanted, prices)
     bound = float(bills.sum() - wanted.memory * prices.sum())
-    return _answer(OPTIMAL, value, bound, clock(), *_columns(some), prices, bills)
+    return _answer(wanted, OPTIMAL, value, bound, clock(), *_columns(some), prices, bills)
 
 
 def _columns(rows: Sequence[tuple[int, int, float]]) -> tuple[list[int], list[int], list[float]]:
