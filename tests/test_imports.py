@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LOCAL = ("engine", "solvers", "ui", "pages", "tests")
 MAY = {
     "engine": {"engine", "numpy", "numba"},
-    "solvers": {"solvers", "engine", "numpy", "scipy", "pulp", "highspy"},
+    "solvers": {"solvers", "engine", "numpy", "numba", "scipy", "pulp", "highspy"},
     "ui": {"ui", "solvers", "engine", "numpy", "scipy", "streamlit", "altair", "pandas"},
     "pages": {"ui", "engine", "solvers", "streamlit"},
 }
