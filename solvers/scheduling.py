@@ -52,6 +52,11 @@ class Instance:
         return len(self.arrival)
 
     @property
+    def area(self) -> Floats:
+        """Memory x slots that each takes up in all, prompt + 1 in its first slot to prompt + output in its last."""
+        return self.output * (self.prompt + (self.output + 1) / 2.0)
+
+    @property
     def fits(self) -> bool:
         """Whether each request fits alone; then serving one at a time is feasible."""
         return bool((self.prompt + self.output <= self.memory).all())
@@ -107,9 +112,9 @@ def fifo_starts(wanted: Instance) -> Ints:
 
 def fluid_end(wanted: Instance) -> int:
     """Return the slot by whose end all could be done if memory x slots could be handed out in any amounts."""
-    area, end = wanted.output * (2 * wanted.prompt + wanted.output + 1) / 2 / wanted.memory, 0.0
+    takes, end = wanted.area / wanted.memory, 0.0
     for i in np.argsort(wanted.arrival, kind="stable").tolist():
-        end = max(end, float(wanted.arrival[i])) + float(area[i])
+        end = max(end, float(wanted.arrival[i])) + float(takes[i])
     return int(np.ceil(end))
 
 
@@ -457,6 +462,7 @@ def _program(
 
 
 def _solve_integer(wanted: Instance, time_limit: float, clock: Callable[[], float]) -> LPResult:
+    relaxed = _relax(wanted, lambda: time_limit - clock())  # so that the bound is never below it, whatever the limit
     fifo = fifo_starts(wanted)
     # In an optimal schedule i cannot be later than FIFO's total minus what the others need at least.
     spare = latency(wanted, fifo) - int(wanted.output.sum())
@@ -465,7 +471,7 @@ def _solve_integer(wanted: Instance, time_limit: float, clock: Callable[[], floa
     program, columns, _ = _program(types, int((latest + wanted.output).max()), True, latest)
     solved = program.solve(max(time_limit - clock(), 0.01))
     value = solved.value - float(wanted.arrival.sum())
-    bound = max(solved.bound - float(wanted.arrival.sum()), float(wanted.output.sum()))
+    bound = max(solved.bound - float(wanted.arrival.sum()), relaxed.bound)
     none = np.empty(0)
     return _answer(wanted, solved.status, value, bound, clock(), *types.split(columns, np.round(solved.x)), none, none)
 

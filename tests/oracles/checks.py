@@ -27,11 +27,14 @@ def check_scheduling(requests, memory: float, result: LPResult) -> None:
     assert (prices >= 0).all()
     assert abs(float(bills.sum() - memory * prices.sum()) - result.value) <= 1e-6 * scale
     # Complementary slackness: memory has a price only where it is full; starts are at a cheapest slot.
-    assert (prices[held[1 : len(prices) + 1] < memory - 1e-5 * scale] <= 1e-6).all()
+    used = np.zeros(len(held) - 1)
+    used[: len(result.primal["used"])] = result.primal["used"]
+    assert np.allclose(used, held[1:], atol=1e-9 * scale)
+    assert (prices * (memory - used[: len(prices)]) <= 1e-6 * scale).all()
     longer = np.concatenate((prices, np.zeros(int(o.max()) + len(held))))
     for i, start in zip(who, k, strict=True):
         rent = float(longer[start : start + o[i]] @ (s[i] + np.arange(1, o[i] + 1)))
-        assert abs(start + o[i] - a[i] + rent - bills[i]) <= 1e-5 * scale
+        assert abs(start + o[i] - a[i] + rent - bills[i]) <= 1e-6 * scale
 
 
 def check_eviction(requests, size, cost, capacity: float, result: LPResult) -> None:

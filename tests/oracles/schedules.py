@@ -6,6 +6,8 @@ import functools
 from collections.abc import Iterator, Sequence
 from itertools import combinations, product
 
+import numpy as np
+
 Request = tuple[int, int, int]
 """(arrival, prompt, output) in slots and units of memory."""
 
@@ -44,6 +46,19 @@ def fifo(requests: Sequence[Request], memory: float) -> list[int]:
     return list_schedule(requests, memory, sorted(range(len(requests)), key=lambda i: (requests[i][0], i)))
 
 
+def footprint(requests: Sequence[Request], memory: float, skip: bool = False) -> list[int]:
+    """Least memory x slots first, with the look-ahead test."""
+    area = [o * s + o * (o + 1) // 2 for _, s, o in requests]
+    order = sorted(range(len(requests)), key=lambda i: (area[i], requests[i][0], i))
+    return list_schedule(requests, memory, order, skip)
+
+
+def total_size(requests: Sequence[Request], memory: float) -> list[int]:
+    """Least prompt + output first, with the look-ahead test."""
+    order = sorted(range(len(requests)), key=lambda i: (sum(requests[i][1:]), requests[i][0], i))
+    return list_schedule(requests, memory, order)
+
+
 def mc_sf(requests: Sequence[Request], memory: float) -> list[int]:
     """Shortest output first with the look-ahead test, strict (MC-SF of arXiv 2502.07115)."""
     order = sorted(range(len(requests)), key=lambda i: (requests[i][2], requests[i][0], i))
@@ -64,35 +79,68 @@ def all_schedules(requests: Sequence[Request], memory: float) -> Iterator[list[i
 
 
 def optimum(requests: Sequence[Request], memory: int) -> int:
-    """Return the least total latency of all non-preemptive schedules when all arrive at 0, by enumerating states.
+    """Return the least total latency of all non-preemptive schedules, by enumerating states.
 
-    A state is who waits and, of each that runs, (slots left, memory in the next slot); in every slot any part of the
-    waiting may start that fits to the end. Exponential: for up to 7 requests.
+    A state is who waits or is to arrive, and of each that runs (slots left, memory in the next slot); in every slot any
+    part of the arrived may start that fits to the end, or nobody. Exponential: for up to 7 requests.
     """
-    assert all(a == 0 and s + o <= memory for a, s, o in requests)
+    assert all(s + o <= memory for _, s, o in requests)
 
     def fit(running: Sequence[tuple[int, int]]) -> bool:
         longest = max((left for left, _ in running), default=0)
         return all(sum(held + t for left, held in running if left > t) <= memory for t in range(longest))
 
     @functools.cache
-    def cost(waiting: tuple[tuple[int, int], ...], running: tuple[tuple[int, int], ...]) -> int:
-        """Return the sum over slots from now on of how many have not finished."""
+    def cost(waiting: tuple[Request, ...], running: tuple[tuple[int, int], ...]) -> int:
+        """Return the sum over slots from now on of how many have arrived and not finished; arrivals count from now."""
         if not waiting and not running:
             return 0
+        here = [r for r in waiting if r[0] == 0]
         best = None
-        for k in range(len(waiting) + 1):
-            for chosen in set(combinations(waiting, k)):
+        for k in range(len(here) + 1):
+            for chosen in set(combinations(here, k)):
                 rest, now = list(waiting), list(running)
-                for s, o in chosen:
-                    rest.remove((s, o))
+                for _, s, o in chosen:
+                    rest.remove((0, s, o))
                     now.append((o, s + 1))
-                if not now or not fit(now):
-                    continue
+                if not fit(now) or (not now and len(here) == len(waiting)):
+                    continue  # once all have arrived, waiting for nothing only delays
+                later = tuple(sorted((max(a - 1, 0), s, o) for a, s, o in rest))
                 after = tuple(sorted((left - 1, held + 1) for left, held in now if left > 1))
-                found = cost(tuple(rest), after)
+                found = cost(later, after)
                 best = found if best is None else min(best, found)
         assert best is not None  # one alone always fits
-        return best + len(waiting) + len(running)
+        return best + len(here) + len(running)
 
-    return cost(tuple(sorted((s, o) for _, s, o in requests)), ())
+    return cost(tuple(sorted(requests)), ())
+
+
+def preemptive(requests: Sequence[Request], memory: int, rng: np.random.Generator, restart: bool) -> int:
+    """Return the total latency of a schedule drawn at random that preempts freely.
+
+    In each slot the arrived are tried in random order and some are passed over, or, every other time, all are tried,
+    least remaining output first. Who fits produces its next token, which takes prompt + that token's number of memory.
+    Who does not run keeps its tokens but no memory, or with `restart` loses all tokens.
+    """
+    done, finish, t = [0] * len(requests), [0] * len(requests), 0
+    lazy = rng.random() * 0.6 - 0.3
+    last = max(a for a, _, _ in requests) + 30  # from then on nobody is preempted any more, so it ends
+    while any(d < r[2] for d, r in zip(done, requests, strict=True)):
+        t += 1
+        order = rng.permutation(len(requests)).tolist()
+        if t > last:
+            order.sort(key=lambda i: (done[i] == 0, i))
+        elif lazy <= 0:
+            order.sort(key=lambda i: requests[i][2] - done[i])
+        used = 0
+        for i in order:
+            a, s, o = requests[i]
+            if a >= t or done[i] == o:
+                continue
+            if used + s + done[i] + 1 <= memory and (t > last or rng.random() >= lazy):
+                used += s + done[i] + 1
+                done[i] += 1
+                finish[i] = t
+            elif restart:
+                done[i] = 0
+    return sum(f - a for f, (a, _, _) in zip(finish, requests, strict=True))

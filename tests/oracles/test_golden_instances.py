@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 
-from solvers import eviction, scheduling
+import engine
+from engine.policies import sorted_f
+from engine.records import Mechanisms
+from solvers import busy_time, eviction, scheduling
 from tests.oracles import caches, schedules
 from tests.oracles.checks import check_eviction, check_scheduling, columns
 
@@ -45,6 +48,9 @@ def test_scheduling_instance(name: str) -> None:
     assert ip.value == pytest.approx(best, abs=1e-6)
     assert ip.bound == pytest.approx(best, abs=1e-6)
     assert lp.value == pytest.approx(relaxed, rel=1e-6)
+    assert (
+        sum(o for _, _, o in requests) <= busy_time.mean_busy_time(*columns(requests), memory).bound <= relaxed + 1e-6
+    )
     assert schedules.tel(requests, schedules.fifo(requests, memory)) == by_fifo
     assert schedules.tel(requests, schedules.mc_sf(requests, memory)) == by_mc_sf
     check_scheduling(requests, memory, lp)
@@ -68,9 +74,73 @@ def test_optimal_starts_are_a_schedule_of_that_latency() -> None:
         assert schedules.tel(requests, [starts[i] for i in range(len(requests))]) == best
 
 
-def test_first_slot_of_s5_costs_a_third_of_a_slot_per_unit_of_memory() -> None:
-    requests, memory, *_ = SCHEDULING["S5"]
-    assert scheduling.solve(*columns(requests), memory).duals["memory"][0] == pytest.approx(1 / 3)
+def test_price_intervals_of_s1_s2_s5_s7() -> None:
+    """Slot t: least and largest optimal price. S1's are unique; in S2 slots 2 and 4 share what they are worth."""
+    known = {
+        "S1": {2: (1, 1), 4: (0.5, 0.5), 1: (0, 0), 99: (0, 0), None: (1.5, 1.5)},
+        "S2": {2: (2 / 3, 1), 4: (0, 1 / 3), None: (2 / 3, 4 / 3)},
+        "S3": {3: (0.75, 0.75)},
+        "S5": {1: (1 / 3, 1 / 3), 2: (0, 0)},
+        "S7": {1: (0.25, 0.25), 2: (0.125, 0.5), None: (0.375, 0.75)},
+    }
+    for name, ends in known.items():
+        requests, memory, *_ = SCHEDULING[name]
+        for slot, interval in ends.items():
+            found = scheduling.price_interval(*columns(requests), memory, slot)
+            assert found == pytest.approx(interval, abs=1e-7), (name, slot)
+
+
+def test_one_more_block_in_s1_and_s6() -> None:
+    """S1: 5 units let 3 requests of peak 4 overlap by no whole slot, the program says 1.5 a unit and gets it."""
+    for name, slot, price, saved in (("S1", None, 1.5, 1.5), ("S1", 2, 1.0, 1.0), ("S6", None, 0.9, 0.7)):
+        requests, memory, _, relaxed, *_ = SCHEDULING[name]
+        block = scheduling.one_more_block(*columns(requests), memory, slot)
+        assert (block.price, block.saved) == pytest.approx((price, saved)), name
+        if slot is None:
+            more = scheduling.solve_pulp(*columns(requests), memory + 1).value
+            assert block.saved == pytest.approx(relaxed - more, abs=1e-6)
+            assert block.lost == float("inf")  # a request fills the memory alone
+
+
+@pytest.mark.parametrize(
+    ("name", "rule", "total"),
+    [
+        ("S7", schedules.footprint, 9),
+        ("S8", schedules.total_size, 13),
+        ("S9", schedules.total_size, 23),
+    ],
+)
+def test_short_outputs_with_big_prompts_go_last_in_the_orders_that_see_memory(name: str, rule, total: int) -> None:
+    requests, memory, best, *_ = SCHEDULING[name]
+    assert schedules.tel(requests, rule(requests, memory)) == total == best
+
+
+def test_footprints() -> None:
+    assert scheduling.instance([0] * 3, [7, 1, 100], [1, 2, 50], 1000).area.tolist() == [8, 5, 6275]
+
+
+def test_sorted_f_metric() -> None:
+    """F = sum of outputs / count^2, the least of those met when requests are added in the given order."""
+    assert sorted_f._along([0, 1, 2], [(1, 1)] * 3, 100)[0] == pytest.approx(1 / 3)
+    assert sorted_f._along([0], [(1, 4)], 100)[0] == 4
+    assert sorted_f._along([1, 0], [(1, 1), (1, 4)], 100)[0] == 1.25
+
+
+@pytest.mark.parametrize(
+    ("rule", "long_first", "total"),
+    [("a_min", False, 9), ("a_min", True, 9), ("a_max", False, 14), ("a_max", True, 26)],
+)
+def test_interval_lesson(rule: str, long_first: bool, total: int) -> None:
+    """s = 1, M = 6, outputs (1, 1, 1, 5) known to be in [1, 5]; here times 20, for the engine sees no fewer than 8."""
+    output = np.array([5, 1, 1, 1] if long_first else [1, 1, 1, 5])
+    assert scheduling.solve([0] * 4, [1] * 4, output, 6, integer=True).value == 9
+    low, high = [20] * 4, [100] * 4
+    trace = engine.Trace([0] * 4, [20] * 4, 20 * output, low, predicted_low=low, predicted_high=high)
+    knobs = engine.Settings(4, 256, num_gpu_blocks=121, block_size=1, enable_prefix_caching=False)
+    mechanisms = Mechanisms(preempted="by_key", admission="peak_lookahead")
+    book = engine.Rulebook(rule, rule, order=rule, victim="a_min", mechanisms=mechanisms)
+    done = engine.simulate(trace, knobs, engine.Profile("1 ms a step", 1_000_000_000, 0), book, record="requests")
+    assert int(done.requests["finish_us"].sum()) == total * 20_000
 
 
 @pytest.mark.parametrize("name", EVICTION)
