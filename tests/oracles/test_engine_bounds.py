@@ -179,6 +179,16 @@ def test_bound_on_memory_alone_by_hand() -> None:
     assert found.total_us <= int(finish.sum()) <= 1.6 * found.total_us
 
 
+def test_blocks_that_requests_share_are_not_charged_to_each() -> None:
+    """Eight with the same three leading blocks run together on 19 blocks, which five blocks each would not."""
+    gpu, settings = Profile("p", t0_ps=8 * 10**9, per_token_ps=0), Settings(8, 4096, 20)
+    hashes = (np.arange(9) * 4, np.tile([1, 2, 3, 4], 8))
+    trace = alone(64, 9, 8, block_hashes=hashes)
+    done = engine.simulate(trace, settings, gpu, Rulebook("v", "v"), record="requests").requests
+    assert set(done["finish_us"]) == {9 * 8_000}
+    assert bounds.latency(trace, settings, gpu).total_us <= 8 * 9 * 8_000
+
+
 def test_conversations_count_from_first_arrival_to_last_answer() -> None:
     gpu, settings = GPUS[0], Settings(256, 2048, 2588)
     chat = alone(100, 10, 3, after=[-1, 0, 1], think_us=[-1, 500, 500])
