@@ -4,6 +4,8 @@ Window program (docs/optimization.md §4): request i wants m_i ms of the whole K
 
     max sum of y   s.t.   sum m y <= memory_ms,   sum g y <= gpu_ms,   0 <= y <= 1
 
+`solve` (HiGHS) and `build_pulp` (readable) take a worth per request too: bid prices of admission are the same program.
+
 Its duals say how many more requests the window would serve per extra ms of each. For a fixed share theta of the
 price that memory bears, the dual is a fractional knapsack: sort by cost, fill up, read the marginal item.
 """
@@ -13,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pulp
 from scipy import sparse
 
 from engine.records import Floats
@@ -97,21 +100,80 @@ def waiting_prices(prices: Prices, window_ms: float, num_blocks: int) -> tuple[f
     return prices.memory * window_ms * 1000.0 / num_blocks, prices.gpu_time * window_ms
 
 
-def solve(memory: Floats, gpu_time: Floats, memory_ms: float, gpu_ms: float) -> LPResult:
-    """Solve the window program exactly by HiGHS; `value` and `duals` as in `UNITS`, `primal["served"]` is y."""
+def solve(
+    memory: Floats,
+    gpu_time: Floats,
+    memory_ms: float,
+    gpu_ms: float,
+    worth: Floats | None = None,
+    integer: bool = False,
+    time_limit: float = 10.0,
+) -> LPResult:
+    """Solve the window program exactly by HiGHS; `value` and `duals` as in `UNITS`, `primal["served"]` is y.
+
+    worth: of each request, 1 by default; the value and all duals are then in its unit. `integer` serves whole requests
+    and gives no prices.
+    """
     clock = stopwatch()
     _check(memory_ms, gpu_ms)
-    n = len(memory)
+    n, each = len(memory), _worth(memory, worth)
     solved = Solved(OPTIMAL, 0.0, np.zeros(0), np.zeros(0), np.zeros(2), 0.0)
     if n:
-        matrix = sparse.csc_matrix(np.stack((memory, gpu_time)))
-        right = np.array([memory_ms, gpu_ms])
-        solved = minimise(-np.ones(n), matrix, np.full(2, -np.inf), right, np.zeros(n), np.ones(n))
+        matrix, right = sparse.csc_matrix(np.stack((memory, gpu_time))), np.array([memory_ms, gpu_ms])
+        solved = minimise(-each, matrix, np.full(2, -np.inf), right, np.zeros(n), np.ones(n), integer, time_limit)
+    if integer:
+        return LPResult(solved.status, -solved.value, {"served": np.round(solved.x)}, {}, -solved.bound, clock(), UNITS)
     price = np.maximum(-solved.row_dual, 0.0)
-    surplus = np.maximum(1.0 - price[0] * memory - price[1] * gpu_time, 0.0)
-    bound = float(price @ [memory_ms, gpu_ms] + surplus.sum())
+    surplus, bound = _surplus(price, memory, gpu_time, memory_ms, gpu_ms, each)
     duals = {"memory": price[:1], "gpu_time": price[1:], "surplus": surplus}
     return LPResult(solved.status, -solved.value, {"served": solved.x}, duals, bound, clock(), UNITS)
+
+
+def build_pulp(
+    memory: Floats, gpu_time: Floats, memory_ms: float, gpu_ms: float, worth: Floats | None = None
+) -> pulp.LpProblem:
+    """Write the model as one reads it: `y_<i>` is the share of request i served, rows `memory` and `gpu_time`."""
+    _check(memory_ms, gpu_ms)
+    each = _worth(memory, worth)
+    model = pulp.LpProblem("window", pulp.LpMaximize)
+    y = [model.add_variable(f"y_{i}", 0, 1) for i in range(len(memory))]
+    model += pulp.lpSum(float(each[i]) * y[i] for i in range(len(y)))
+    model += pulp.lpSum(float(memory[i]) * y[i] for i in range(len(y))) <= float(memory_ms), "memory"
+    model += pulp.lpSum(float(gpu_time[i]) * y[i] for i in range(len(y))) <= float(gpu_ms), "gpu_time"
+    return model
+
+
+def solve_pulp(
+    memory: Floats, gpu_time: Floats, memory_ms: float, gpu_ms: float, worth: Floats | None = None
+) -> LPResult:
+    """Solve the readable form; answers as `solve` does."""
+    clock = stopwatch()
+    model, each = build_pulp(memory, gpu_time, memory_ms, gpu_ms, worth), _worth(memory, worth)
+    served, price = np.zeros(len(memory)), np.zeros(2)
+    if len(memory):
+        model.solve(pulp.HiGHS(msg=False))
+        status = pulp.LpStatus[model.status].lower()
+        if status != OPTIMAL:
+            return LPResult(status, float("nan"), {}, {}, float("inf"), clock(), UNITS)
+        for variable in model.variables():
+            served[int(variable.name[2:])] = float(variable.varValue or 0.0)
+        found = {row.name: abs(float(row.pi or 0.0)) for row in model.constraints()}  # PuLP's sign is the solver's
+        price = np.array([found["memory"], found["gpu_time"]])
+    surplus, bound = _surplus(price, memory, gpu_time, memory_ms, gpu_ms, each)
+    duals = {"memory": price[:1], "gpu_time": price[1:], "surplus": surplus}
+    return LPResult(OPTIMAL, float(each @ served), {"served": served}, duals, bound, clock(), UNITS)
+
+
+def _worth(memory: Floats, worth: Floats | None) -> Floats:
+    return np.ones(len(memory)) if worth is None else np.asarray(worth, dtype=np.float64)
+
+
+def _surplus(
+    price: Floats, memory: Floats, gpu_time: Floats, memory_ms: float, gpu_ms: float, worth: Floats
+) -> tuple[Floats, float]:
+    """Return the best surplus of each request at these prices, and the bound that they give."""
+    surplus = np.maximum(worth - price[0] * memory - price[1] * gpu_time, 0.0)
+    return surplus, float(price @ [memory_ms, gpu_ms] + surplus.sum())
 
 
 def _check(memory_ms: float, gpu_ms: float) -> None:
