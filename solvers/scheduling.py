@@ -130,6 +130,7 @@ def solve(
     memory: float,
     integer: bool = False,
     time_limit: float = 10.0,
+    room: ArrayLike | None = None,
 ) -> LPResult:
     """Minimise TEL; `integer=False` gives a lower bound on every non-preemptive schedule, and the prices behind it.
 
@@ -138,7 +139,8 @@ def solve(
     each request's own latency plus memory bill at its cheapest start; and `primal` as three equally long arrays,
     `share` of `request` starts at slot `start`, and `used`, the memory that these hold in slot t at index t - 1. Sum of
     the request duals - memory * sum of prices = value (strong duality). Integer answers have no duals. A request above
-    the memory makes the model infeasible. Raises ValueError on a mistaken or too large instance.
+    the memory makes the model infeasible. `room`: memory left in slots 1, 2, ... where others hold the rest, for the
+    linear program only; after them all is free. Raises ValueError on a mistaken or too large instance.
     """
     clock = stopwatch()
     wanted = instance(arrival, prompt, output, memory)
@@ -147,8 +149,11 @@ def solve(
     if not wanted.fits:
         return LPResult(INFEASIBLE, float("nan"), {}, {}, float("inf"), clock(), UNITS)
     if integer:
+        if room is not None:
+            raise ValueError("room is for the linear program; leave it out with integer=True.")
         return _solve_integer(wanted, time_limit, clock)
-    found = _relax(wanted, lambda: time_limit - clock())
+    left = None if room is None else np.clip(np.asarray(room, dtype=np.float64), 0.0, wanted.memory)
+    found = _relax(wanted, lambda: time_limit - clock(), None, left, False)
     return _answer(wanted, found.status, found.value, found.bound, clock(), *found.split(), found.prices, found.bills)
 
 
@@ -365,11 +370,13 @@ def _relax(
     `room`: memory in slots 1, 2, ... if not the same in all; after them the last of it if `onwards`, else the usual.
     `like`: a solved one of the same requests, whose basis is used if the horizon is the same. `left`: seconds to go.
     """
-    slots = fluid_end(wanted) + int(wanted.output.max())
+    taken = 0 if room is None else int(np.maximum(wanted.memory - room, 0.0).sum() / wanted.memory)
+    slots = fluid_end(wanted) + int(wanted.output.max()) + taken
     safe = int(wanted.arrival.max() + wanted.output.sum())
     after = wanted.memory
     if room is not None:
-        slots, safe = max(len(room), min(slots, safe)), max(safe, len(room) + int(wanted.output.sum()))
+        slots = len(room) if like is not None else max(len(room), min(slots, safe))
+        safe = max(safe, len(room) + int(wanted.output.sum()))
         after = float(room[-1]) if onwards else after
     slots = min(slots, safe)
     while True:
