@@ -13,9 +13,11 @@ price that memory bears, the dual is a fractional knapsack: sort by cost, fill u
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import pulp
+from numba import njit
 from scipy import sparse
 
 from engine.records import Floats
@@ -73,17 +75,23 @@ def at_share(memory: Floats, gpu_time: Floats, memory_ms: float, gpu_ms: float, 
 
 def _knapsacks(costs: Floats) -> tuple[Floats, Floats]:
     """Fill a knapsack of size 1 per row of costs, items worth 1; return values and 1 / marginal cost (0: all fit)."""
-    ordered = np.sort(costs, axis=1)
-    filled = np.cumsum(ordered, axis=1)
-    rows = np.arange(len(costs))
-    count = (filled <= 1.0).sum(axis=1)  # served whole
-    full = count < costs.shape[1]
-    marginal = np.minimum(count, costs.shape[1] - 1)
-    cost = ordered[rows, marginal]
-    before = np.where(count > 0, filled[rows, count - 1], 0.0)
-    part = np.divide(1.0 - before, cost, out=np.zeros(len(costs)), where=full)
-    scale = np.divide(1.0, cost, out=np.zeros(len(costs)), where=full)
-    return count + part, scale
+    costs.sort(axis=1)
+    return cast("tuple[Floats, Floats]", _fill(costs))
+
+
+@njit(cache=True, nogil=True)
+def _fill(ordered: Any) -> Any:
+    values, scale = np.empty(len(ordered)), np.zeros(len(ordered))
+    for k in range(len(ordered)):
+        filled, count, n = 0.0, 0, ordered.shape[1]
+        while count < n and filled + ordered[k, count] <= 1.0:  # served whole
+            filled += ordered[k, count]
+            count += 1
+        values[k] = count
+        if count < n:  # the marginal one in part
+            values[k] += (1.0 - filled) / ordered[k, count]
+            scale[k] = 1.0 / ordered[k, count]
+    return values, scale
 
 
 def _prices(share: float, value: float, scale: float, memory_ms: float, gpu_ms: float) -> Prices:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+from numba import njit
 
 from engine.ageing import aged
-from engine.costs import PS_PER_MS, footprint_tokens, gpu_ms
+from engine.costs import PS_PER_MS
 from engine.policy import Keys, Requests, View, policy
 from engine.records import Floats
 from solvers import prices
@@ -34,8 +35,9 @@ def lp_price(view: View, t0_ms: float | None = 10_000.0) -> Keys:
         notes.share, notes.needs = None, {}
         notes.prices = prices.Prices(0.5 / WINDOW_MS, 0.5 / WINDOW_MS, 0.5, 0.0, True)
     memory, gpu = _needs(view.rows, view)
-    for row, need in zip(view.rows.rows.tolist(), zip(memory.tolist(), gpu.tolist(), strict=True), strict=True):
-        notes.needs.setdefault(row, need)  # as it was on arrival: what the next such arrival will need
+    for place, row in enumerate(view.rows.rows.tolist()):
+        if row not in notes.needs:  # as it was on arrival: what the next such arrival will need
+            notes.needs[row] = memory[place], gpu[place]
     if view.refreshed:
         _reprice(view, memory, gpu)
     now = view.shared.prices = notes.prices
@@ -48,9 +50,28 @@ def _needs(rows: Any, view: View) -> tuple[Floats, Floats]:
 
     A token-step of memory is charged the floor of a step, not its measured length, which queues would inflate.
     """
-    floor_ms = max(view.profile.floor_ps, view.profile.t0_ps) / PS_PER_MS
-    whole = view.settings.block_size * view.settings.usable_blocks
-    return footprint_tokens(rows) * (floor_ms / whole), gpu_ms(rows, view.profile)
+    notes = view.memory
+    if not hasattr(notes, "costs"):
+        profile, settings = view.profile, view.settings
+        floor_ms = max(profile.floor_ps, profile.t0_ps) / PS_PER_MS
+        step = floor_ms / (settings.block_size * settings.usable_blocks)
+        notes.costs = step, profile.per_token_ps, profile.per_pair_ps, profile.per_context_ps, profile.per_seq_ps
+    lengths = rows.uncached_tokens, rows.prompt_tokens, rows.done_tokens, rows.predicted_tokens
+    return cast("tuple[Floats, Floats]", _price(*lengths, *notes.costs))
+
+
+@njit(cache=True, nogil=True)
+def _price(uncached: Any, prompt: Any, done: Any, predicted: Any, step: Any, a: Any, b: Any, g: Any, e: Any) -> Any:
+    """Return `engine.costs.footprint_tokens` times `step` and `engine.costs.gpu_ms`, to the bit, in one call."""
+    memory, gpu = np.empty(len(prompt)), np.empty(len(prompt))
+    for i in range(len(prompt)):
+        u, x, r = uncached[i], prompt[i] + done[i], max(predicted[i] - done[i], 1)
+        memory[i] = (x * r + r * r / 2.0) * step
+        linear = a * (u + r) + e * r
+        prefill = b * u * (x - u / 2.0)
+        decode = g * r * (x + r / 2.0)
+        gpu[i] = (linear + prefill + decode) / PS_PER_MS
+    return memory, gpu
 
 
 def _running(rows: Requests) -> Any:

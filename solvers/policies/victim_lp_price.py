@@ -1,6 +1,8 @@
 """The victim that the window program's duals imply: cheapest to bring back, less the rent it stops paying."""
 
-from engine.costs import PS_PER_MS, remaining
+import numpy as np
+
+from engine.costs import PS_PER_MS
 from engine.policy import Keys, View, policy
 from solvers.policies.lp_price import WINDOW_MS
 from solvers.prices import Prices
@@ -17,8 +19,9 @@ def lp_price(view: View) -> Keys:
     (victims by cost: 2411.07447).
     """
     prices = getattr(view.shared, "prices", UNPRICED)
-    profile, settings = view.profile, view.settings
-    _, length, left = remaining(view.rows)
+    profile, settings, done = view.profile, view.settings, view.rows.done_tokens
+    length = view.rows.prompt_tokens + done
+    left = np.maximum(view.rows.predicted_tokens - done, 1)
     refill_ms = (profile.per_token_ps + profile.per_pair_ps * length / 2.0) / PS_PER_MS
     held_ms = (left * (max(profile.floor_ps, profile.t0_ps) / PS_PER_MS)).clip(max=WINDOW_MS)
     rent = prices.memory * held_ms / (settings.usable_blocks * settings.block_size)

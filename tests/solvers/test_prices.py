@@ -1,11 +1,14 @@
 """The window program: grid of shares against HiGHS and PuLP, duals against their definition."""
 
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from engine import costs, profiles
 from solvers import prices
+from solvers.policies import lp_price
 
 INSTANCES = int(os.environ.get("SOLVER_INSTANCES", "1000"))
 """Random programs for the certificates, in CI as in `make test-nightly`; PuLP builds each fifth."""
@@ -161,3 +164,19 @@ def test_prices_in_ms_of_waiting() -> None:
 def test_a_window_without_capacity_is_refused() -> None:
     with pytest.raises(ValueError, match="capacity above 0"):
         prices.window(np.ones(1), np.ones(1), 0.0, 1.0)
+
+
+def test_needs_are_those_of_the_cost_functions_to_the_bit() -> None:
+    """The rule computes both needs in one call; the other rules and the page use `engine.costs`."""
+    rng, gpu = np.random.default_rng(3), profiles.load("rtx4090-24g_llama-3.1-8b_tp1")
+    rows = SimpleNamespace(
+        uncached_tokens=rng.integers(0, 4000, 500),
+        prompt_tokens=rng.integers(1, 4000, 500),
+        done_tokens=rng.integers(0, 400, 500),
+        predicted_tokens=rng.integers(1, 900, 500),
+    )
+    settings = SimpleNamespace(block_size=16, usable_blocks=2587)
+    found = lp_price._needs(rows, SimpleNamespace(profile=gpu, settings=settings, memory=SimpleNamespace()))
+    floor_ms = gpu.floor_ps / costs.PS_PER_MS
+    assert (found[0] == costs.footprint_tokens(rows) * (floor_ms / (16 * 2587))).all()
+    assert (found[1] == costs.gpu_ms(rows, gpu)).all()
