@@ -48,6 +48,13 @@ class Solved:
     bound: float
 
 
+class _Quiet(highspy.Highs):
+    """HiGHS without callbacks, which it enables when it is made: that prints its banner, and they need the GIL."""
+
+    def enableCallbacks(self) -> None:
+        self.setOptionValue("output_flag", False)
+
+
 def minimise(
     cost: Floats,
     matrix: sparse.csc_matrix,
@@ -94,8 +101,7 @@ class Warm:
         if integer:
             model.integrality_ = [highspy.HighsVarType.kInteger] * matrix.shape[1]
         self._integer, self._rows, self._columns = integer, matrix.shape[0], matrix.shape[1]
-        self._solver: Any = highspy.Highs()  # type: ignore[no-untyped-call]
-        self._solver.setOptionValue("output_flag", False)
+        self._solver: Any = _Quiet()  # type: ignore[no-untyped-call]
         self._solver.setOptionValue("parallel", "off")  # the same pivots on every machine with the same pins
         if not presolve:
             self._solver.setOptionValue("presolve", "off")
