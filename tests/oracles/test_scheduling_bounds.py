@@ -1,7 +1,7 @@
 """The scheduling program and the mean-busy-time bound against brute force, schedules in any order, finite differences.
 
-Each test draws 1,000 instances, 200 where it enumerates, with `make test` as with `make test-nightly`, which draws
-SOLVER_INSTANCES of both.
+`make test` draws 1,000 instances, 200 where it enumerates or solves the readable form; `make test-nightly` draws 10,000
+and 2,000 (SOLVER_INSTANCES and a fifth of it).
 """
 
 import os
@@ -45,6 +45,14 @@ def test_lp_is_below_every_non_preemptive_schedule_and_certified() -> None:
             assert lp.value <= total + 1e-6, (seed, requests, memory, order)
             met += total < lp.value + 1e-6
     assert met > MANY // 10  # the bound is often reached, so a bound too high would show
+
+
+def test_readable_form_has_the_same_value_and_valid_prices() -> None:
+    for seed in range(FEW):
+        requests, memory = draw(seed)
+        readable = scheduling.solve_pulp(*columns(requests), memory)
+        check_scheduling(requests, memory, readable)
+        assert readable.value == pytest.approx(scheduling.solve(*columns(requests), memory).value, rel=1e-6, abs=1e-6)
 
 
 def test_mean_busy_time_is_below_every_schedule_even_preemptive_and_below_the_lp() -> None:
