@@ -17,9 +17,13 @@ def up() -> float:
     start = time.perf_counter()
     import altair  # noqa: F401
     import pandas  # noqa: F401
+    from streamlit.runtime.pages_manager import PagesManager
 
-    from ui import charts, controls, player, run, text, views  # noqa: F401
+    from ui import charts, controls, player, price_views, prices, run, text, views  # noqa: F401
 
+    # The link of a page, opened first after a start, would run its file without the shell: say now that the shell's
+    # own list of pages counts, as `st.navigation` does when it is first called.
+    PagesManager.uses_pages_directory = False
     _compile()
     _default_race()
     text.glossary()
@@ -54,7 +58,7 @@ def _compile() -> None:
 
 def _default_race() -> None:
     """Run what nearly every visitor sees first, and build the form of each of its charts."""
-    from ui import charts, run
+    from ui import charts, instances, prices, run
     from ui.palette import Mode
 
     race = run.race(run.presets()[run.preset_ids()[0]])
@@ -63,6 +67,7 @@ def _default_race() -> None:
         charts.distributions(race, "latency", mode)
         charts.goodput(race, mode)
         charts.helped_and_hurt(race, mode)
+    prices.solve(next(iter(instances.presets().values())).instance)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,9 @@
+"""Shadow prices: the linear program behind it all, live."""
+
+from __future__ import annotations
+
+from ui import controls, price_views
+
+note = price_views.settle()
+controls.say(note, "")
+price_views.stage()

@@ -1,0 +1,215 @@
+"""What the page Shadow prices shows: the editor with its words; below it the model, the race, the comparisons."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from ui import editor, instances, player, prices, text
+from ui.instances import Instance
+
+MODELS = Path(__file__).resolve().parent.parent / "assets" / "models"
+EDITOR = "prices_editor"
+
+
+def settle() -> str:
+    """Bring link and visit together; return a sentence about what the link got wrong ("" if nothing).
+
+    What was moved on the page wins over the link, because the browser may still send the link from before.
+    """
+    session = st.session_state
+    link = {key: tuple(st.query_params.get_all(key)) for key in st.query_params}
+    moved = session.pop("prices.moved", False)
+    if "prices.state" not in session or (not moved and link != session["prices.link"]):
+        session["prices.state"], session["prices.note"] = instances.decode(link)
+        session["prices.pick"] = None
+        session["prices.link"] = link
+    return str(session["prices.note"])
+
+
+def _write_link(state: Instance) -> None:
+    wanted = instances.encode(state)
+    default = next(iter(instances.presets().values())).instance
+    if state != default or st.session_state["prices.link"]:
+        st.query_params.from_dict(wanted)
+        st.session_state["prices.link"] = {key: (value,) for key, value in wanted.items()}
+
+
+def _choose_preset() -> None:
+    chosen = st.session_state["prices_preset"]
+    if chosen is not None:
+        _put(instances.presets()[chosen].instance)
+        st.session_state["prices.pick"] = None
+
+
+def _put(state: Instance) -> None:
+    st.session_state.update({"prices.state": state, "prices.moved": True, "prices.note": "", "prices.trouble": ""})
+
+
+def _edited() -> None:
+    """Take the editor's instance if it can be solved; otherwise keep the last one and say why."""
+    edit = st.session_state[EDITOR].edit
+    session = st.session_state
+    session["prices.seq"] = edit["seq"]
+    try:
+        wanted = instances.checked(session["prices.state"].preset, edit["memory"], edit["requests"])
+        prices.solve(wanted)
+    except (ValueError, TypeError, KeyError) as error:
+        session["prices.trouble"] = str(error)
+        return
+    _put(wanted)
+
+
+def _picked() -> None:
+    pick = st.session_state[EDITOR].pick or {}
+    st.session_state["prices.pick"] = {"slot": pick.get("slot"), "request": pick.get("request")}
+
+
+def _pick(answer: prices.Answer) -> dict[str, int]:
+    """Return the chosen slot and request; at first the dearest slot and whoever pays most for memory."""
+    said = st.session_state.get("prices.pick") or {}
+    slot, request = said.get("slot"), said.get("request")
+    if not isinstance(slot, int) or not 1 <= slot <= answer.slots:
+        slot = int(np.argmax(answer.prices)) + 1
+    if not isinstance(request, int) or not 0 <= request < len(answer.instance.requests):
+        request = int(np.argmax(answer.memory_bills))
+    return {"slot": slot, "request": request}
+
+
+@st.fragment
+def stage() -> None:
+    """Show the presets, the editor and what the chosen slot and request say. An edit reruns this part alone."""
+    session = st.session_state
+    state: Instance = session["prices.state"]
+    known = instances.presets()
+    session["prices_preset"] = state.preset
+    st.pills(
+        "Instance",
+        list(known),
+        format_func=lambda id: known[id].title,
+        key="prices_preset",
+        on_change=_choose_preset,
+        label_visibility="collapsed",
+        wrap=True,
+    )
+    answer = prices.solve(state)
+    pick = _pick(answer)
+    block = prices.one_more_block(state, pick["slot"])
+    trouble = session.get("prices.trouble", "")
+    left, right = st.columns([7, 3], gap="large")
+    with left:
+        changed = " *Changed by you.*" if state != known[state.preset].instance else ""
+        st.markdown(known[state.preset].sentence + changed)
+        editor.show(
+            editor.data(answer, pick, (block.low, block.high), session.get("prices.seq", 0), trouble),
+            key=EDITOR,
+            on_edit=_edited,
+            on_pick=_picked,
+        )
+    with right:
+        text.show("prices/how")
+        _slot(answer, pick["slot"], block)
+        facts = prices.start_facts(answer, pick["request"])
+        name = editor.name_of(pick["request"])
+        text.show("prices/start", who=name, **facts)
+        if facts["split"]:
+            text.show("prices/start_split", who=name)
+        text.show("prices/two_sides", **prices.totals(answer))
+    _write_link(state)
+    _below(answer)
+
+
+def _lost(value: float) -> str:
+    return f"{value:.2f}" if math.isfinite(value) else "more than any number: a request would no longer fit"
+
+
+def _slot(answer: prices.Answer, slot: int, block: prices.Block) -> None:
+    memory = answer.instance.memory
+    used, price = float(answer.used[slot - 1]), float(answer.prices[slot - 1])
+    room = max(memory - used, 0.0) if memory - used > 1e-6 else 0.0
+    facts = {
+        "slot": slot,
+        "memory": memory,
+        "used": used,
+        "room": room,
+        "price": price,
+        "product": price * room,
+        "saved": block.saved,
+        "lost": _lost(block.lost),
+    }
+    if price > 1e-6:
+        text.show("prices/slot_priced", **facts)
+    else:
+        text.show("prices/slot_room" if room else "prices/slot_full_free", **facts)
+    if block.high - block.low > 1e-6:
+        high = f"{block.high:.2f}" if math.isfinite(block.high) else "any height"
+        text.show("prices/slot_not_unique", low=f"{block.low:.2f}", high=high)
+
+
+def _below(answer: prices.Answer) -> None:
+    """Show the tabs; one that is not open computes nothing."""
+    model, near, lanes = st.tabs(
+        ["The program", "Which rule comes near", "Race these requests"], key="prices_view", on_change="rerun"
+    )
+    if model.open:
+        with model:
+            text.show("prices/model")
+            st.markdown((MODELS / "scheduling.md").read_text("utf-8"))
+            whole = prices.one_more_block(answer.instance, None)
+            text.show("prices/every_slot", price=whole.price, saved=whole.saved, lost=_lost(whole.lost))
+            text.show("prices/stylised")
+    if near.open:
+        with near:
+            _near(answer)
+    if lanes.open:
+        with lanes:
+            _race(answer)
+
+
+def _near(answer: prices.Answer) -> None:
+    found = prices.compared(answer.instance)
+    rules = {rule: found[rule] or 0.0 for rule in prices.RULES}
+    best, worst = min(rules, key=rules.__getitem__), max(rules, key=rules.__getitem__)
+    bound = found["lp_bound"] or 1.0
+    text.show(
+        "prices/rules",
+        best=prices.RULES[best],
+        best_slots=rules[best],
+        worst=prices.RULES[worst],
+        worst_slots=rules[worst],
+        gap=100.0 * (rules[best] / bound - 1.0),
+    )
+    rows: list[dict[str, Any]] = [
+        {"": prices.RULES[rule], "total latency, slots": f"{rules[rule]:.0f}"} for rule in rules
+    ]
+    integer = found["integer"]
+    why = f"not found in {prices.INTEGER_S:.0f} s" if len(answer.instance.requests) <= prices.READABLE else "too large"
+    rows.append({"": "Integer optimum", "total latency, slots": why if integer is None else f"{integer:.0f}"})
+    for key, name in (
+        ("lp_bound", "Bound: linear program"),
+        ("busy_time", "Bound: mean busy time"),
+        ("service", "Bound: answers alone"),
+    ):
+        rows.append({"": name, "total latency, slots": f"{found[key]:.2f}"})
+    st.table(rows, border="horizontal", alt="Total latency by rule, and the bounds")
+    text.show("prices/bounds")
+
+
+def _race(answer: prices.Answer) -> None:
+    text.show("prices/race")
+    lanes = prices.race(answer.instance)
+    words = [
+        {"name": "First come, first served", "label": "looks ahead, never preempts", "color": "fifo"},
+        {"name": "MC-SF, skipping", "label": "shortest answer first", "color": "srpt"},
+        {"name": "The program's order", "label": "prices of the linear program", "color": "lp"},
+    ]
+    player.show(
+        lanes.results,
+        lanes.trace,
+        key="prices_race",
+        meta={"claim": "", "question": None, "lanes": words, "hero": "lp", "autoplay": False, "speed": 2},
+    )

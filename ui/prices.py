@@ -1,0 +1,274 @@
+"""The only cached way from the page Shadow prices to the solvers: an instance in, an immutable answer out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+import engine
+from engine import rulebooks
+from engine.records import PRICE_DTYPE
+from solvers import busy_time, scheduling
+from solvers.model import LPResult
+from ui.instances import Instance
+
+READABLE = 12
+"""Most requests whose program is written out row by row and whose integer optimum is sought."""
+MOST_TERMS = 4_000
+INTEGER_S = 2.0
+"""Time limit of the integer program; its bound is shown if it is reached."""
+SLOT_US = 1_000_000
+"""A slot of the instance in the race: one second."""
+SLOT_PROFILE = engine.Profile("one slot a step", t0_ps=SLOT_US * 1_000_000, per_token_ps=0)
+CHAT, REPORT, DOCUMENT = 0, 2, 3
+"""Request classes as in `ui.palette.CLASSES`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """Hold the solved program of an instance. Shared between visitors: never modified."""
+
+    instance: Instance
+    lp: LPResult
+    above: np.ndarray[Any, Any]
+    """[request, k]: what a start at k costs above the cheapest, in slots."""
+    used: np.ndarray[Any, Any]
+    """Blocks in use by slot, as long as `prices`."""
+    prices: np.ndarray[Any, Any]
+    """Price by slot, cut where neither memory nor price is left."""
+
+    @property
+    def slots(self) -> int:
+        """Slots to draw."""
+        return len(self.prices)
+
+    @property
+    def mean_start(self) -> np.ndarray[Any, Any]:
+        """Mean start of each request, in slots: the order of Sorted-LP."""
+        who, at, share = (self.lp.primal[name] for name in ("request", "start", "share"))
+        return np.bincount(who, weights=at * share, minlength=len(self.instance.requests))
+
+    @property
+    def memory_bills(self) -> np.ndarray[Any, Any]:
+        """What each request pays for memory at its mean start, in slots."""
+        a, _, o = (np.array(column) for column in columns(self.instance))
+        return self.lp.duals["request"] - (self.mean_start + o - a)
+
+
+def columns(instance: Instance) -> tuple[list[int], list[int], list[int]]:
+    """Return arrivals, prompts and outputs."""
+    a, s, o = zip(*instance.requests, strict=True)
+    return list(a), list(s), list(o)
+
+
+def class_of(prompt: int, output: int) -> int:
+    """Return the class that a request is drawn as: by its shape, a document, a long report or a chat."""
+    if prompt >= 3 * output and prompt >= 5:
+        return DOCUMENT
+    return REPORT if output >= 5 and output >= 2 * prompt else CHAT
+
+
+@st.cache_resource(max_entries=128, ttl="2h", show_spinner=False)
+def _solve(memory: int, requests: tuple[tuple[int, int, int], ...]) -> Answer:
+    instance = Instance("", memory, requests)
+    a, s, o = columns(instance)
+    lp = scheduling.solve(a, s, o, memory, time_limit=3.0)
+    if lp.status != "optimal":
+        raise ValueError("This instance took longer than the page allows: fewer requests or more memory will do.")
+    prices = lp.duals["memory"]
+    above = scheduling.reduced_costs(a, s, o, memory, prices)
+    end = max(int(lp.primal["start"][j] + o[i]) for j, i in enumerate(lp.primal["request"]))
+    slots = min(max(end, int(np.flatnonzero(prices > 1e-9).max(initial=0)) + 1) + 1, len(prices) + 1)
+    used, price = np.zeros(slots), np.zeros(slots)
+    used[: len(lp.primal["used"])] = lp.primal["used"][:slots]
+    price[: len(prices)] = prices[:slots]
+    for array in (above, used, price):
+        array.flags.writeable = False
+    return Answer(instance, lp, above, used, price)
+
+
+def solve(instance: Instance) -> Answer:
+    """Solve (or recall) an instance; raise ValueError with a sentence if it takes too long."""
+    return replace(_solve(instance.memory, instance.requests), instance=instance)
+
+
+@dataclass(frozen=True)
+class Block:
+    """What one more block is worth, by the dual and by solving again; all optimal prices lie in [low, high]."""
+
+    price: float
+    saved: float
+    lost: float
+    low: float
+    high: float
+
+
+@st.cache_data(max_entries=512, ttl="2h", show_spinner=False)
+def _block(memory: int, requests: tuple[tuple[int, int, int], ...], slot: int | None) -> Block:
+    a, s, o = columns(Instance("", memory, requests))
+    again = scheduling.one_more_block(a, s, o, memory, slot)
+    low, high = scheduling.price_interval(a, s, o, memory, slot)
+    return Block(again.price, again.saved, again.lost, low, high)
+
+
+def one_more_block(instance: Instance, slot: int | None) -> Block:
+    """Return what a block more in `slot` (1, 2, ...), or in every slot, is worth."""
+    return _block(instance.memory, instance.requests, slot)
+
+
+@st.cache_data(max_entries=64, ttl="2h", show_spinner=False)
+def program(memory: int, requests: tuple[tuple[int, int, int], ...]) -> list[list[str]]:
+    """Return the program as PuLP prints it, one [row name, text] a constraint; empty where it is too long to read."""
+    a, s, o = columns(Instance("", memory, requests))
+    horizon = max(a) + sum(o)
+    if len(requests) > READABLE or sum(o) * horizon > MOST_TERMS:
+        return []
+    model = scheduling.build_pulp(a, s, o, memory)
+    rows = [["", f"minimise {model.objective}"], ["", "subject to"]]
+    return [*rows, *([row.name, str(row).replace(".0", "")] for row in model.constraints())]
+
+
+def start_facts(answer: Answer, request: int) -> dict[str, Any]:
+    """Return the figures of one request's start: own latency, memory bill, and the next best start."""
+    a, _, o = answer.instance.requests[request]
+    mine = np.flatnonzero(answer.lp.primal["request"] == request)
+    first = int(answer.lp.primal["start"][mine].min())
+    least = float(answer.lp.duals["request"][request])
+    own = first + o - a
+    costs = answer.above[request]
+    others = np.delete(costs[a:], np.flatnonzero(costs[a:] < 1e-7))
+    return {
+        "start": first,
+        "arrival": a,
+        "own": own,
+        "bill": max(least - own, 0.0),
+        "least": least,
+        "cheapest": int((costs[a:] < 1e-7).sum()),
+        "wait": first - a,
+        "next_best": least + float(others.min()) if len(others) else least,
+        "split": len(mine) > 1,
+    }
+
+
+def totals(answer: Answer) -> dict[str, float]:
+    """Return both sides of strong duality."""
+    bills, prices = answer.lp.duals["request"], answer.lp.duals["memory"]
+    full = int((answer.used > answer.instance.memory - 1e-6).sum())
+    priced = int((answer.prices > 1e-6).sum())
+    return {
+        "value": answer.lp.value,
+        "bills": float(bills.sum()),
+        "price_sum": float(prices.sum()),
+        "dual": float(bills.sum() - answer.instance.memory * prices.sum()),
+        "memory": answer.instance.memory,
+        "slots": answer.slots,
+        "full": full,
+        "priced": priced,
+        "full_free": full - priced,
+        "solve_ms": 1000.0 * answer.lp.seconds,
+        "split": int((np.bincount(answer.lp.primal["request"]) > 1).sum()),
+    }
+
+
+# ------------------------------------------------------------------ the same requests in the engine
+
+RULES = {
+    "fcfs": "First come, first served",
+    "sjf": "MC-SF (shortest answer first)",
+    "sjf_skip": "MC-SF, skipping what does not fit",
+    "footprint": "Least memory-time first",
+    "lp": "The program's order",
+}
+"""Rules compared on the instance; all look ahead to the peak of memory, so none ever preempts."""
+LANES = ("fcfs", "sjf_skip", "lp")
+
+
+def _book(rule: str) -> engine.Rulebook:
+    order, misfit = {
+        "fcfs": ("fcfs", "stop"),
+        "sjf": ("sjf", "stop"),
+        "sjf_skip": ("sjf", "skip"),
+        "footprint": ("footprint", "skip"),
+        "lp": ("priority", "skip"),
+    }[rule]
+    base = rulebooks.load("mc_sf_skip")
+    mechanisms = replace(base.mechanisms, misfit=misfit)
+    return replace(base, id=rule, name=RULES[rule], order=order, mechanisms=mechanisms)
+
+
+def trace_of(answer: Answer) -> engine.Trace:
+    """Return the instance as a trace: a slot is a step of one second, a block holds one token.
+
+    A request holds s + j blocks in its j-th slot; the engine's holds prompt + j - 1 tokens, so its prompt is s + 1.
+    Its priority is its place in the program's order: mean start, then output, then row.
+    """
+    a, s, o = (np.array(column, dtype=np.int64) for column in columns(answer.instance))
+    place = np.empty(len(a), dtype=np.int64)
+    place[np.lexsort((np.arange(len(a)), o, answer.mean_start))] = np.arange(len(a))
+    return engine.Trace(
+        arrival_us=a * SLOT_US,
+        prompt_tokens=s + 1,
+        output_tokens=o,
+        predicted_tokens=o,
+        priority=place,
+        class_id=np.array([class_of(*row) for row in zip(s.tolist(), o.tolist(), strict=True)], dtype=np.int64),
+    )
+
+
+def _run(answer: Answer, trace: engine.Trace, rule: str, record: tuple[str, ...]) -> engine.Result:
+    settings = engine.Settings(1024, 10**6, answer.instance.memory + 1, block_size=1, enable_prefix_caching=False)
+    return engine.simulate(trace, settings, SLOT_PROFILE, _book(rule), record)
+
+
+@dataclass(frozen=True, eq=False)
+class Lanes:
+    """Hold the instance's race: one trace, one result a lane."""
+
+    trace: engine.Trace
+    results: tuple[engine.Result, ...]
+
+
+@st.cache_resource(max_entries=32, ttl="2h", show_spinner=False)
+def _race(memory: int, requests: tuple[tuple[int, int, int], ...]) -> Lanes:
+    answer = _solve(memory, requests)
+    trace = trace_of(answer)
+    results = [_run(answer, trace, rule, ("requests", "steps", "scheduled", "moves", "blocks")) for rule in LANES]
+    # The lane that follows the program carries its prices: ms of waiting per block and second in each slot.
+    notes = np.zeros(answer.slots, dtype=PRICE_DTYPE)
+    notes["t_us"] = np.arange(answer.slots) * SLOT_US
+    notes["memory"] = answer.prices * 1000.0
+    results[-1] = replace(results[-1], prices=notes)
+    return Lanes(trace, tuple(results))
+
+
+def race(instance: Instance) -> Lanes:
+    """Run (or recall) the instance in the engine under each lane's rule."""
+    return _race(instance.memory, instance.requests)
+
+
+@st.cache_data(max_entries=64, ttl="2h", show_spinner=False)
+def _compared(memory: int, requests: tuple[tuple[int, int, int], ...]) -> dict[str, float | None]:
+    answer = _solve(memory, requests)
+    a, s, o = columns(answer.instance)
+    trace = trace_of(answer)
+    found: dict[str, float | None] = {}
+    for rule in RULES:
+        done = _run(answer, trace, rule, ("requests",)).requests
+        found[rule] = float((done["finish_us"] - done["arrival_us"]).sum() / SLOT_US)  # type: ignore[index]
+    found["integer"] = None
+    if len(requests) <= READABLE:
+        best = scheduling.solve(a, s, o, memory, integer=True, time_limit=INTEGER_S)
+        found["integer"] = best.value if best.status == "optimal" else None
+    found["lp_bound"] = answer.lp.value
+    found["busy_time"] = float(busy_time.mean_busy_time(a, s, o, memory).value)
+    found["service"] = float(sum(o))
+    return found
+
+
+def compared(instance: Instance) -> Mapping[str, float | None]:
+    """Return total latency in slots: by rule, of the integer optimum (None if not found in time), and each bound."""
+    return _compared(instance.memory, instance.requests)
