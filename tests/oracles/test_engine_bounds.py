@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import Any
 
@@ -82,19 +83,18 @@ def total_us(result: engine.Result, counted: Any = slice(None)) -> int:
 
 
 def race(trace: Trace, settings: Settings, gpu: Profile) -> list[engine.Result]:
-    """Run every rulebook of the registry; vLLM's own rules may preempt each other for ever, as recorded."""
+    """Run every rulebook that accepts these settings; a rule with ties may preempt for ever, as vLLM's does."""
     found = []
     for book in BOOKS:
-        try:
+        with contextlib.suppress(ValueError):
             found.append(engine.simulate(trace, settings, gpu, book, record="requests"))
-        except Stalled:
-            assert not book.settings.get("scheduler_reserve_full_isl", True) or book.order == "priority"
     return found
 
 
 @pytest.mark.parametrize("part", range(4))
 def test_no_rulebook_of_the_registry_beats_the_mean_bound(part: int) -> None:
     led: dict[str, int] = {}
+    names: set[str] = set()
     runs = above_lone = chats = cached = preempted = 0
     for seed in range(part, TRACES, 4):
         rng = np.random.default_rng((9, seed))
@@ -113,13 +113,15 @@ def test_no_rulebook_of_the_registry_beats_the_mean_bound(part: int) -> None:
             assert found.total_us <= total_us(result), (seed, result.rulebook.id, found)
             assert some.total_us <= total_us(result, counted), (seed, result.rulebook.id, some)
             runs += 1
+            names.add(result.rulebook.id)
             chats += trace.after is not None
             cached += int(done["cached_tokens"].sum())
             preempted += int(done["preemptions"].sum())
     assert runs >= 14 * (TRACES // 4)
     assert chats and cached and preempted
     assert above_lone >= TRACES // 16  # sharing the machine does raise the bound
-    print(led, runs)
+    assert len(names) >= 16
+    assert {"lone", "order", "busy"} <= set(led)
 
 
 def test_no_mechanism_beats_the_bounds_whatever_the_profile() -> None:
