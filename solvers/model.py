@@ -90,16 +90,6 @@ class Warm:
         integer: bool = False,
         presolve: bool = True,
     ) -> None:
-        model = highspy.HighsLp()
-        model.num_col_, model.num_row_ = matrix.shape[1], matrix.shape[0]
-        model.col_cost_, model.col_lower_, model.col_upper_ = cost, col_lower, col_upper
-        model.row_lower_, model.row_upper_ = row_lower, row_upper
-        model.a_matrix_.format_ = highspy.MatrixFormat.kColwise
-        model.a_matrix_.start_ = matrix.indptr
-        model.a_matrix_.index_ = matrix.indices
-        model.a_matrix_.value_ = matrix.data.astype(np.float64)
-        if integer:
-            model.integrality_ = [highspy.HighsVarType.kInteger] * matrix.shape[1]
         self._integer, self._rows, self._columns = integer, matrix.shape[0], matrix.shape[1]
         self._solver: Any = _Quiet()  # type: ignore[no-untyped-call]
         self._solver.setOptionValue("parallel", "off")  # the same pivots on every machine with the same pins
@@ -107,7 +97,21 @@ class Warm:
             self._solver.setOptionValue("presolve", "off")
         if integer:
             self._solver.setOptionValue("mip_rel_gap", 1e-9)
-        self._solver.passModel(model)
+        program: tuple[Any, ...] = (
+            matrix.shape[1],
+            matrix.shape[0],
+            matrix.nnz,
+            int(highspy.MatrixFormat.kColwise),
+            int(highspy.ObjSense.kMinimize),
+            0.0,  # no constant in the objective
+            *(_spread(part, np.empty(matrix.shape[1])) for part in (cost, col_lower, col_upper)),
+            *(_spread(part, np.empty(matrix.shape[0])) for part in (row_lower, row_upper)),
+            matrix.indptr.astype(np.int32),
+            matrix.indices.astype(np.int32),
+            matrix.data.astype(np.float64),
+            np.full(matrix.shape[1], int(integer), dtype=np.int32),
+        )
+        self._solver.passModel(*program)
 
     def change_costs(self, columns: ArrayLike, cost: ArrayLike) -> None:
         """Give these columns, by index, new costs."""
@@ -123,6 +127,17 @@ class Warm:
         """Give these columns, by index, new bounds; a single bound serves all of them."""
         at = np.asarray(columns, dtype=np.int32)
         self._solver.changeColsBounds(len(at), at, _spread(lower, at), _spread(upper, at))
+
+    def begin(self, columns: ArrayLike, rows: ArrayLike) -> None:
+        """Let the next solve begin with these columns in the basis instead of the slacks of these rows, as many."""
+        status = highspy.HighsBasisStatus
+        basis, col, row = highspy.HighsBasis(), [status.kLower] * self._columns, [status.kBasic] * self._rows
+        for j in np.asarray(columns).tolist():
+            col[j] = status.kBasic
+        for i in np.asarray(rows).tolist():
+            row[i] = status.kLower
+        basis.col_status, basis.row_status, basis.valid = col, row, True
+        self._solver.setBasis(basis)
 
     def solve(self, time_limit: float = 10.0) -> Solved:
         """Solve the program as it stands now, within `time_limit` seconds of its own."""

@@ -307,6 +307,14 @@ class _Types:
         cuts = np.flatnonzero((sizes[1:] != sizes[:-1]).any(axis=1)) + 1
         self.members = np.split(order, cuts)
 
+    def on_arrival(self, columns: _Columns) -> Ints:
+        """Return the columns in which everybody starts at once: with price 0 that is a dual feasible basis.
+
+        u of a group is arrival + output and grows with the arrival: no later start and no stock has a reduced cost < 0.
+        """
+        arrivals = (np.unique(self.wanted.arrival[members]) for members in self.members)
+        return np.concatenate([a + first - k0 for a, (first, k0, _) in zip(arrivals, columns.starts, strict=True)])
+
     def split(self, columns: _Columns, x: Floats) -> tuple[list[int], list[int], list[float]]:
         """Deal the starts of each type to its requests in order of arrival; return (request, start, share)."""
         request: list[int] = []
@@ -389,6 +397,7 @@ def _relax(
         else:
             types = _Types(wanted)
             program, columns, matrix = _program(types, slots, False)
+            program.begin(types.on_arrival(columns), np.arange(slots, matrix.shape[0]))
             program.change_rows(np.arange(slots), -np.inf, memory)
         solved = program.solve(max(left(), 0.01))
         prices = np.maximum(-solved.row_dual[:slots], 0.0)
@@ -431,36 +440,35 @@ def _program(
     stock before + arrivals = starts until the next arrival + stock after. Stocks keep the rows short.
     """
     wanted = types.wanted
-    starts: list[tuple[int, int, int]] = []
-    cost: list[Floats] = []
-    entries: list[tuple[Ints, Ints, Floats]] = []
-    arrived: list[float] = []
-    blocks: list[tuple[int, int]] = []
-    column = 0
     if sum(slots * int(wanted.output[members[0]]) for members in types.members) > MOST_ENTRIES:
         raise ValueError("the program is too large: use longer slots or fewer distinct (prompt, output) pairs.")
+    starts: list[tuple[int, int, int]] = []
+    cost: list[Floats] = []
+    entries: list[tuple[Ints, Floats, Ints]] = []  # rows and values, column after column, and how many in each
+    stocks: list[tuple[Ints, Floats, Ints]] = []
+    arrived: list[float] = []
+    column = 0
     for members in types.members:
         s, o = int(wanted.prompt[members[0]]), int(wanted.output[members[0]])
         times, counts = np.unique(wanted.arrival[members], return_counts=True)
         end = slots - o if latest is None else min(slots - o, int(latest[members].max()))
         k = np.arange(int(times[0]), end + 1)
-        mine = column + np.arange(len(k))
         starts.append((column, int(times[0]), len(k)))
         column += len(k)
         cost.append((k + o).astype(np.float64))
-        age = np.arange(o)
-        entries.append(((k[:, None] + age).ravel(), np.repeat(mine, o), np.tile(s + age + 1.0, len(k))))
         row = slots + len(arrived)
-        entries.append((row + np.searchsorted(times, k, side="right") - 1, mine, np.ones(len(k))))
-        blocks.append((row, len(times)))
+        group = row + np.searchsorted(times, k, side="right") - 1
+        held = np.append(s + np.arange(1.0, o + 1), 1.0)
+        rows = np.concatenate((k[:, None] + np.arange(o), group[:, None]), axis=1)
+        entries.append((rows.ravel(), np.tile(held, len(k)), np.full(len(k), o + 1)))
+        before = row + np.arange(len(times) - 1)
+        pairs = np.stack((before, before + 1), axis=1).ravel()
+        stocks.append((pairs, np.tile([1.0, -1.0], len(before)), np.full(len(before), 2)))
         arrived.extend(counts.astype(float))
-    for row, groups in blocks:
-        place = np.arange(groups - 1)
-        entries.append((row + place, column + place, np.ones(groups - 1)))
-        entries.append((row + place + 1, column + place, -np.ones(groups - 1)))
-        column += groups - 1
-    rows, cols, data = (np.concatenate(part) for part in zip(*entries, strict=True))
-    matrix = sparse.csc_matrix((data, (rows, cols)), shape=(slots + len(arrived), column))
+    at, data, count = (np.concatenate(part) for part in zip(*entries, *stocks, strict=True))
+    column = len(count)
+    ends = np.concatenate(([0], np.cumsum(count)))
+    matrix = sparse.csc_matrix((data, at.astype(np.int32), ends.astype(np.int32)), shape=(slots + len(arrived), column))
     low = np.concatenate((np.full(slots, -np.inf), arrived))
     high = np.concatenate((np.full(slots, wanted.memory), arrived))
     price = np.concatenate((*cost, np.zeros(column - sum(map(len, cost)))))

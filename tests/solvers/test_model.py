@@ -81,6 +81,17 @@ def test_a_warm_solve_answers_as_a_cold_one_and_pivots_less() -> None:
     assert warm_pivots < cold_pivots / 4
 
 
+def test_a_basis_to_begin_with_is_used() -> None:
+    """With the optimal basis no pivot is left to make."""
+    cost, rows = [1, 2, 4], [[1, 1, 0], [0, 1, 1]]
+    slack, given = (program(cost, rows, [2, 3], [2, 3], presolve=False) for _ in range(2))
+    assert slack.solve().value == 8  # x = 0, 2, 1
+    given.begin([1, 2], [0, 1])
+    found = given.solve()
+    assert found.x.tolist() == [0, 2, 1]
+    assert given._solver.getInfo().simplex_iteration_count == 0 < slack._solver.getInfo().simplex_iteration_count
+
+
 def test_the_time_limit_counts_each_solve_anew() -> None:
     """The solver's own clock runs on over solves: a limit that earlier ones have used up must not stop this one."""
     rng = np.random.default_rng(1)
