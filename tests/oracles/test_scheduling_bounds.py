@@ -81,6 +81,9 @@ def test_mean_busy_time_is_exact_when_all_fill_the_memory_for_one_slot() -> None
     assert found.primal["busy"].tolist() == [0.5, 1.125]
     slow = busy_time._busy(scheduling.instance([0, 1], [7, 1], [1, 1], 2), np.array([8.0, 2.0]))
     assert slow.tolist() == [2.75, 1.5]
+    # By its whole area, not by what is left: an area of 4 at slot 3 goes before the 2 that are left of 8.
+    late = busy_time._busy(scheduling.instance([0, 3], [7, 3], [1, 1], 2), np.array([8.0, 4.0]))
+    assert late.tolist() == [(6 * 1.5 + 2 * 5.5) / 8, 4.0]
 
 
 def test_mean_busy_time_of_nobody_is_zero_and_of_a_giant_infeasible() -> None:
