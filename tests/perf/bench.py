@@ -297,10 +297,10 @@ def time_every_rule(table: Table, world: World) -> None:
     solving = [0.0]
 
     def timed(solve: Callable[..., Any]) -> Callable[..., Any]:
-        def work(*given: Any) -> Any:
+        def work(*given: Any, **named: Any) -> Any:
             start = time.perf_counter()
             try:
-                return solve(*given)
+                return solve(*given, **named)
             finally:
                 solving[0] += time.perf_counter() - start
 
