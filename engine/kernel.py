@@ -76,6 +76,7 @@ class Config(NamedTuple):
     budget: int
     num_blocks: int
     block_size: int
+    margin: int
     chunked: int
     caching: int
     threshold: int
@@ -1155,13 +1156,13 @@ def _serve_running(c, p, s, budget, threshold):
 
 
 @inner
-def _left(req, i):
+def _left(margin, req, i):
     done = req[LEN, i] - req[PROMPT, i]
-    return max(req[PRED, i] - done, 8 + done // 10)
+    return max(req[PRED, i] - done, margin + done // 10 if margin > 0 else 1)
 
 
 @inner
-def _sort_ends(size, usable, queue):
+def _sort_ends(size, usable, margin, queue):
     """Bring `ends` up to date: running requests by predicted end, latest first, with running sums of their tokens."""
     req, now, run, ends = queue.req, queue.now, queue.run, queue.ends
     n = 0
@@ -1183,7 +1184,7 @@ def _sort_ends(size, usable, queue):
     private = 0
     for k in range(n):
         i = ends[k, 0]
-        left = _left(req, i)
+        left = _left(margin, req, i)
         private += req[HELD, i] - req[HITB, i]
         m = k
         while m > 0 and ends[m - 1, 1] < left:
@@ -1199,11 +1200,11 @@ def _sort_ends(size, usable, queue):
 
 
 @inlined
-def _peak_fits(size, usable, queue, i, hits, idle):
+def _peak_fits(size, usable, margin, queue, i, hits, idle):
     """MC-SF's test: at every predicted completion, the tokens of all that still run must fit."""
     req, now, ends = queue.req, queue.now, queue.ends
     room = size * (usable - now[SHARED] - idle)
-    left = _left(req, i)
+    left = _left(margin, req, i)
     own = req[LEN, i] - 1 + size // 2 - size * hits
     longer = 0
     for k in range(now[N_LISTED]):
@@ -1248,9 +1249,9 @@ def _admissible(c, queue, i, hits, idle):
     req, now, size = queue.req, queue.now, c.block_size
     if c.test == PEAK:
         if now[SORTED_AT] != now[N_RUN]:  # within phase 2 the running list only grows
-            _sort_ends(size, c.num_blocks - 1, queue)
+            _sort_ends(size, c.num_blocks - 1, c.margin, queue)
             now[SORTED_AT] = now[N_RUN]
-        return _peak_fits(size, c.num_blocks - 1, queue, i, hits, idle)
+        return _peak_fits(size, c.num_blocks - 1, c.margin, queue, i, hits, idle)
     if c.test == GROWTH:
         most = (req[MOST, i] + size - 1) // size
         return most - hits + idle + now[PROMISED] <= now[N_FREE]

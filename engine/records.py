@@ -225,7 +225,8 @@ class Settings:
     `num_gpu_blocks` includes the null block, so one less is usable. `watermark` is the share of blocks kept free when
     a request is admitted while others run. `max_num_scheduled_tokens`: the budget of a step if it differs from
     `max_num_batched_tokens`. `num_speculative_tokens`: drafts a decode verifies per step. `swap_space_blocks`:
-    blocks of host memory that take preempted requests in. Raises ValueError with a sentence.
+    blocks of host memory that take preempted requests in. `lookahead_margin_tokens`: what the peak look-ahead counts at
+    least for whoever runs, with a tenth of what it has produced; 0 trusts predictions to the token. Raises ValueError with a sentence.
     """
 
     max_num_seqs: int
@@ -241,6 +242,7 @@ class Settings:
     max_num_scheduled_tokens: int | None = None
     num_speculative_tokens: int = 0
     swap_space_blocks: int = 0
+    lookahead_margin_tokens: int = 8
 
     def __post_init__(self) -> None:
         least = {
@@ -253,6 +255,7 @@ class Settings:
             "max_num_scheduled_tokens": 1,
             "num_speculative_tokens": 0,
             "swap_space_blocks": 0,
+            "lookahead_margin_tokens": 0,
         }
         for name, low in least.items():
             value = getattr(self, name)

@@ -572,10 +572,10 @@ class Server:
                 return False
         return True
 
-    @staticmethod
-    def _left(r: Request) -> int:
-        """Return the steps a request is predicted to run yet, at least 8 and a tenth of what it has produced."""
-        return max(r.predicted - r.done, 8 + r.done // 10)
+    def _left(self, r: Request) -> int:
+        """Return the steps a request is predicted to run yet, at least the margin and a tenth of what it has produced."""
+        margin = self.settings.lookahead_margin_tokens
+        return max(r.predicted - r.done, margin + r.done // 10 if margin else 1)
 
     def _allocate(self, r: Request, n: int, hit: list[Block], admission: bool = False) -> bool:  # [7]
         size = self.settings.block_size

@@ -69,6 +69,7 @@ class KernelServer:
             budget=settings.token_budget,
             num_blocks=settings.num_gpu_blocks,
             block_size=size,
+            margin=settings.lookahead_margin_tokens,
             chunked=int(settings.enable_chunked_prefill and not m.whole_prompts),
             caching=int(settings.enable_prefix_caching),
             threshold=settings.long_prefill_token_threshold,

@@ -221,6 +221,7 @@ def world(rng: np.random.Generator, choice: Choice) -> World:
         max_model_len=choice["max_model_len"] and int(trace.prompt_tokens.max()) + 8,
         num_speculative_tokens=drafts,
         swap_space_blocks=one_of(2, 40),
+        lookahead_margin_tokens=one_of(8, 0),
     )
     profile = engine.Profile(
         "random",
