@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,7 @@ def data(
         "id": id,
         "seq": seq,
         "pick": dict(pick),
-        "interval": interval,
+        "interval": interval and [interval[0], interval[1] if math.isfinite(interval[1]) else None],
         "trouble": trouble,
         "palette": {name: shown[name] for name in ("light", "dark", "classes")},
         "words": words,

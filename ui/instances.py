@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from solvers import scheduling
+
 FOLDER = Path(__file__).resolve().parent.parent / "assets" / "instances"
 ORDER = (
     "eight_requests",
@@ -78,8 +80,9 @@ def checked(preset: str, memory: int, requests: Sequence[Sequence[int]]) -> Inst
             raise ValueError(
                 f"A request of {s} + {o} blocks at its end never fits {memory} blocks: give it more memory."
             )
-    area = sum(o * s + o * (o + 1) / 2 for _, s, o in rows)
-    if max(a for a, _, _ in rows) + area / memory + max(o for _, _, o in rows) > MOST_SLOTS:
+    arrival, prompt, output = zip(*rows, strict=True)
+    end = scheduling.fluid_end(scheduling.instance(arrival, prompt, output, memory))
+    if end + max(output) > MOST_SLOTS:
         raise ValueError(
             f"That takes more than {MOST_SLOTS} slots, the most this page solves: shorten it or add memory."
         )

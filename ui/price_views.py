@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,19 @@ import streamlit as st
 from ui import editor, instances, player, prices, text
 from ui.instances import Instance
 
-MODELS = Path(__file__).resolve().parent.parent / "assets" / "models"
 EDITOR = "prices_editor"
+READING = 860
+"""Width of what is read below the editor, in px."""
+MODELS = {
+    "When to start": "1.1",
+    "Two prices at once": "4",
+    "What to keep": "2",
+    "How long to hold": "6",
+    "Whom to preempt": "7",
+    "How large a step": "8",
+    "How many drafts": "9",
+}
+"""The decisions of one server and the section of docs/optimization.md with their program."""
 
 
 def settle() -> str:
@@ -55,6 +65,7 @@ def _edited() -> None:
     edit = st.session_state[EDITOR].edit
     session = st.session_state
     session["prices.seq"] = edit["seq"]
+    session["prices.moving"] = bool(edit.get("moving"))
     try:
         wanted = instances.checked(session["prices.state"].preset, edit["memory"], edit["requests"])
         prices.solve(wanted)
@@ -98,14 +109,15 @@ def stage() -> None:
     )
     answer = prices.solve(state)
     pick = _pick(answer)
-    block = prices.one_more_block(state, pick["slot"])
+    # while something is dragged the picture comes first: what a block is worth is solved for when it rests
+    block = None if session.get("prices.moving") else prices.one_more_block(state, pick["slot"])
     trouble = session.get("prices.trouble", "")
     left, right = st.columns([7, 3], gap="large")
     with left:
         changed = " *Changed by you.*" if state != known[state.preset].instance else ""
         st.markdown(known[state.preset].sentence + changed)
         editor.show(
-            editor.data(answer, pick, (block.low, block.high), session.get("prices.seq", 0), trouble),
+            editor.data(answer, pick, block and (block.low, block.high), session.get("prices.seq", 0), trouble),
             key=EDITOR,
             on_edit=_edited,
             on_pick=_picked,
@@ -127,10 +139,13 @@ def _lost(value: float) -> str:
     return f"{value:.2f}" if math.isfinite(value) else "more than any number: a request would no longer fit"
 
 
-def _slot(answer: prices.Answer, slot: int, block: prices.Block) -> None:
+def _slot(answer: prices.Answer, slot: int, block: prices.Block | None) -> None:
     memory = answer.instance.memory
     used, price = float(answer.used[slot - 1]), float(answer.prices[slot - 1])
     room = max(memory - used, 0.0) if memory - used > 1e-6 else 0.0
+    if block is None:
+        text.show("prices/slot_moving", slot=slot, used=used, memory=memory, price=price)
+        return
     facts = {
         "slot": slot,
         "memory": memory,
@@ -156,18 +171,29 @@ def _below(answer: prices.Answer) -> None:
         ["The program", "Which rule comes near", "Race these requests"], key="prices_view", on_change="rerun"
     )
     if model.open:
-        with model:
-            text.show("prices/model")
-            st.markdown((MODELS / "scheduling.md").read_text("utf-8"))
-            whole = prices.one_more_block(answer.instance, None)
-            text.show("prices/every_slot", price=whole.price, saved=whole.saved, lost=_lost(whole.lost))
-            text.show("prices/stylised")
+        with model, st.container(width=READING):
+            _models(answer)
     if near.open:
-        with near:
+        with near, st.container(width=READING):
             _near(answer)
     if lanes.open:
         with lanes:
             _race(answer)
+
+
+@st.fragment
+def _models(answer: prices.Answer) -> None:
+    """Show one decision's program, dual and rule, as docs/optimization.md writes them."""
+    text.show("prices/model")
+    first = next(iter(MODELS))
+    chosen = st.pills(
+        "Decision", list(MODELS), default=first, key="prices_model", required=True, label_visibility="collapsed"
+    )
+    if (chosen or first) == first:
+        text.show("prices/stylised")
+        whole = prices.one_more_block(answer.instance, None)
+        text.show("prices/every_slot", price=whole.price, saved=whole.saved, lost=_lost(whole.lost))
+    st.markdown(text.model(MODELS[chosen or first]))
 
 
 def _near(answer: prices.Answer) -> None:
@@ -177,14 +203,14 @@ def _near(answer: prices.Answer) -> None:
     bound = found["lp_bound"] or 1.0
     text.show(
         "prices/rules",
-        best=prices.RULES[best],
+        best=prices.RULES[best].name,
         best_slots=rules[best],
-        worst=prices.RULES[worst],
+        worst=prices.RULES[worst].name,
         worst_slots=rules[worst],
         gap=100.0 * (rules[best] / bound - 1.0),
     )
     rows: list[dict[str, Any]] = [
-        {"": prices.RULES[rule], "total latency, slots": f"{rules[rule]:.0f}"} for rule in rules
+        {"": prices.RULES[rule].name, "total latency, slots": f"{rules[rule]:.0f}"} for rule in rules
     ]
     integer = found["integer"]
     why = f"not found in {prices.INTEGER_S:.0f} s" if len(answer.instance.requests) <= prices.READABLE else "too large"
@@ -202,14 +228,9 @@ def _near(answer: prices.Answer) -> None:
 def _race(answer: prices.Answer) -> None:
     text.show("prices/race")
     lanes = prices.race(answer.instance)
-    words = [
-        {"name": "First come, first served", "label": "looks ahead, never preempts", "color": "fifo"},
-        {"name": "MC-SF, skipping", "label": "shortest answer first", "color": "srpt"},
-        {"name": "The program's order", "label": "prices of the linear program", "color": "lp"},
-    ]
     player.show(
         lanes.results,
         lanes.trace,
         key="prices_race",
-        meta={"claim": "", "question": None, "lanes": words, "hero": "lp", "autoplay": False, "speed": 2},
+        meta={"claim": "", "question": None, "hero": "lp", "autoplay": False, "speed": 2},
     )

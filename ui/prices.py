@@ -176,28 +176,62 @@ def totals(answer: Answer) -> dict[str, float]:
 
 # ------------------------------------------------------------------ the same requests in the engine
 
-RULES = {
-    "fcfs": "First come, first served",
-    "sjf": "MC-SF (shortest answer first)",
-    "sjf_skip": "MC-SF, skipping what does not fit",
-    "footprint": "Least memory-time first",
-    "lp": "The program's order",
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule of the comparison: the order it serves by, what it does with a misfit, and its words in the race."""
+
+    name: str
+    order: str
+    misfit: str
+    short: str = ""
+    claim: str = ""
+    label: str = ""
+    color: str = ""
+
+
+RULES: Mapping[str, Rule] = {
+    "fcfs": Rule(
+        "First come, first served",
+        "fcfs",
+        "stop",
+        "First come",
+        "Serve in order of arrival; wait if the next does not fit until its end.",
+        "looks ahead",
+        "fifo",
+    ),
+    "sjf": Rule("MC-SF (shortest answer first)", "sjf", "stop"),
+    "sjf_skip": Rule(
+        "MC-SF, skipping",
+        "sjf",
+        "skip",
+        "MC-SF, skipping",
+        "Serve the shortest answer first; skip what would not fit until its end.",
+        "shortest answer",
+        "srpt",
+    ),
+    "footprint": Rule("Least memory-time first", "footprint", "skip"),
+    "lp": Rule(
+        "The program's order",
+        "priority",
+        "skip",
+        "LP's order",
+        "Serve in the order of the program's mean starts; skip what would not fit until its end.",
+        "Sorted-LP",
+        "lp",
+    ),
 }
 """Rules compared on the instance; all look ahead to the peak of memory, so none ever preempts."""
 LANES = ("fcfs", "sjf_skip", "lp")
 
 
-def _book(rule: str) -> engine.Rulebook:
-    order, misfit = {
-        "fcfs": ("fcfs", "stop"),
-        "sjf": ("sjf", "stop"),
-        "sjf_skip": ("sjf", "skip"),
-        "footprint": ("footprint", "skip"),
-        "lp": ("priority", "skip"),
-    }[rule]
-    base = rulebooks.load("mc_sf_skip")
-    mechanisms = replace(base.mechanisms, misfit=misfit)
-    return replace(base, id=rule, name=RULES[rule], order=order, mechanisms=mechanisms)
+def _book(id: str) -> engine.Rulebook:
+    rule, base = RULES[id], rulebooks.load("mc_sf_skip")
+    about = {**base.about, "short": rule.short, "claim": rule.claim, "label": rule.label, "color": rule.color}
+    if id == "lp":
+        about["serve"] = "vllm serve MODEL --scheduling-policy priority, priorities written by the program"
+    mechanisms = replace(base.mechanisms, misfit=rule.misfit)
+    return replace(base, id=id, name=rule.name, order=rule.order, mechanisms=mechanisms, about=about)
 
 
 def trace_of(answer: Answer) -> engine.Trace:
@@ -220,7 +254,14 @@ def trace_of(answer: Answer) -> engine.Trace:
 
 
 def _run(answer: Answer, trace: engine.Trace, rule: str, record: tuple[str, ...]) -> engine.Result:
-    settings = engine.Settings(1024, 10**6, answer.instance.memory + 1, block_size=1, enable_prefix_caching=False)
+    settings = engine.Settings(
+        max_num_seqs=1024,
+        max_num_batched_tokens=answer.instance.memory + 1,
+        num_gpu_blocks=answer.instance.memory + 1,
+        block_size=1,
+        enable_prefix_caching=False,
+        lookahead_margin_tokens=0,
+    )
     return engine.simulate(trace, settings, SLOT_PROFILE, _book(rule), record)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import streamlit as st
 
 FOLDER = Path(__file__).resolve().parent.parent / "assets" / "text"
+MODELS = FOLDER.parent.parent / "docs" / "optimization.md"
 THIN = "\u2009"
 NO_BREAK = "\u00a0"
 
@@ -48,6 +49,16 @@ def glossary() -> Mapping[str, str]:
     lines = (FOLDER / "glossary.md").read_text("utf-8").splitlines()
     entries = (re.fullmatch(r"\*\*(.+?)\*\*: (.+)", line) for line in lines)
     return {entry[1]: entry[2] for entry in entries if entry}
+
+
+@cache
+def model(number: str) -> str:
+    """Return a section of docs/optimization.md, such as "1.1" or "6", without its heading; KeyError if there is none.
+
+    The programs are written out once, there; a page shows the same lines.
+    """
+    sections = re.split(r"(?m)^#{2,3} (\d+(?:\.\d+)?)\.? .*\n", MODELS.read_text("utf-8"))
+    return dict(zip(sections[1::2], sections[2::2], strict=True))[number].strip()
 
 
 class _Numbers(string.Formatter):

@@ -484,13 +484,14 @@ class LaneView {
       h("div", { className: "row" }, name("Waiting line", "width = prompt length"), this.line, this.lineSays),
       h("div", { className: "row" },
         name("Running batch", budgetWords(lane)), this.batch, this.batchSays),
-      h("div", { className: "row" }, name("GPU memory", `one square = ${number(squareTokens)}${FIXED}tokens`), this.map),
+      h("div", { className: "row" }, name("GPU memory", `one square = ${number(squareTokens)}${FIXED}token${squareTokens === 1 ? "" : "s"}`), this.map),
       h("div", { className: "row prices" }, name("Price of memory", ""), this.prices[0], this.priceSays[0],
         name("Price of GPU time", ""), this.prices[1], this.priceSays[1]));
     this.positions = new Map();
     this.bars = [];
     this.chips = [];
     this.keys = new Int32Array(lane.squares).fill(-1);
+    this.columns = Math.max(12, Math.min(COLUMNS, lane.squares)); // a small memory gets large squares
     this.selected = -1;
     this.#listen();
   }
@@ -519,7 +520,7 @@ class LaneView {
     this.map.addEventListener("pointerleave", leave);
     this.map.addEventListener("click", (event) => this.player.explain(this, this.squareAt(...at(event))));
     this.map.addEventListener("keydown", (event) => {
-      const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -COLUMNS, ArrowDown: COLUMNS }[event.key];
+      const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -this.columns, ArrowDown: this.columns }[event.key];
       if (step && !event.shiftKey) {
         const next = this.selected < 0 ? 0 : this.selected + step;
         if (next >= 0 && next < this.lane.squares) this.select(next);
@@ -543,8 +544,8 @@ class LaneView {
 
   squareAt(x, y) {
     const { pitch } = this;
-    const column = Math.min(COLUMNS - 1, Math.max(0, Math.floor(x / pitch))), row = Math.floor(y / pitch);
-    const square = row * COLUMNS + column;
+    const column = Math.min(this.columns - 1, Math.max(0, Math.floor(x / pitch))), row = Math.floor(y / pitch);
+    const square = row * this.columns + column;
     return square >= 0 && square < this.lane.squares ? square : -1;
   }
 
@@ -553,11 +554,11 @@ class LaneView {
     this.width = width;
     this.look = look;
     this.scale = scale;
-    this.pitch = (width + 1) / COLUMNS;
+    this.pitch = (width + 1) / this.columns;
     this.gap = scale > 1.2 ? 2 : 1.5;
     fit(this.line, width, 34 * scale, look.dpr);
     fit(this.batch, width, 38 * scale, look.dpr);
-    fit(this.map, width, Math.ceil(this.lane.squares / COLUMNS) * this.pitch, look.dpr);
+    fit(this.map, width, Math.ceil(this.lane.squares / this.columns) * this.pitch, look.dpr);
     for (const canvas of this.prices) fit(canvas, width, 26 * scale, look.dpr);
     this.keys.fill(-1);
     const all = this.map.getContext("2d");
@@ -757,7 +758,7 @@ class LaneView {
       if (key === this.keys[s]) continue;
       this.keys[s] = key;
       const snap = (v) => Math.round(v * look.dpr) / look.dpr; // squares on whole pixels stay crisp
-      const x = snap((s % COLUMNS) * pitch), y = snap(Math.floor(s / COLUMNS) * pitch);
+      const x = snap((s % this.columns) * pitch), y = snap(Math.floor(s / this.columns) * pitch);
       c.clearRect(x, y, css + 0.5, css + 0.5);
       c.globalAlpha = tone === 1 ? 0.25 : 1;
       c.drawImage(look.sprite(state, kind, side), x, y, css, css);
@@ -1237,11 +1238,12 @@ class Player {
         h("span", {}, this.shortName(view.lane)), h("b", {}), " ", h("small", {}, "finished"))));
     const rail = (title, note, cls) => h("div", { className: `cell ${cls}` }, h("b", {}, title), h("span", {}, note));
     const same = new Set(this.lanes.map((l) => `${l.token_budget}/${l.blocks_per_square * l.block_tokens}`)).size === 1;
+    const each = this.lanes[0].blocks_per_square * this.lanes[0].block_tokens;
     this.rail = h("div", { className: "rail", "aria-hidden": "true" },
       rail("", "", "r-head"), rail("Time to answer", "unfinished count too", "r-numbers"),
       rail("Waiting line", "width = prompt length", "r-row"),
       rail("Running batch", same ? `${unlimited(this.lanes[0]) ? "" : "this iteration’s "}${budgetWords(this.lanes[0])}` : "this iteration’s budget", "r-row"),
-      rail("GPU memory", same ? `one square = ${number(this.lanes[0].blocks_per_square * this.lanes[0].block_tokens)}${FIXED}tokens of KV cache` : "KV cache", "r-row"),
+      rail("GPU memory", same ? `one square = ${number(each)}${FIXED}token${each === 1 ? "" : "s"} of KV cache` : "KV cache", "r-row"),
       h("div", { className: "cell r-prices" }, h("b", {}, "Price of memory"), h("span", {}, "what the rule charges"),
         h("b", { className: "second" }, "Price of GPU time"), h("span", {}, "the other scarce thing")));
     this.legend = h("ul", { className: "legend", "aria-label": "Legend" });
@@ -1597,7 +1599,7 @@ class Player {
     if (!this.popover || this.mode === "one" || this.mode === "two" || !this.asking) return;
     const box = this.root.getBoundingClientRect(), map = this.asking.view.map.getBoundingClientRect();
     const { pitch } = this.asking.view, square = this.asking.square;
-    const x = map.left - box.left + ((square % COLUMNS) + 0.5) * pitch, y = map.top - box.top + (Math.floor(square / COLUMNS) + 0.5) * pitch;
+    const x = map.left - box.left + ((square % this.asking.view.columns) + 0.5) * pitch, y = map.top - box.top + (Math.floor(square / this.asking.view.columns) + 0.5) * pitch;
     const wide = this.popover.offsetWidth, left = x > box.width / 2 ? x - wide - 34 : x + 34;
     this.popover.style.left = `${Math.max(0, Math.min(box.width - wide, left))}px`;
     this.popover.style.top = `${Math.max(0, y - this.popover.offsetHeight * 0.55)}px`;

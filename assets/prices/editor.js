@@ -172,7 +172,8 @@ class Editor {
     this.seq += 1;
     this.sentAt = performance.now();
     const { memory, requests } = this.wish;
-    this.setStateValue("edit", { seq: this.seq, memory, requests: requests.map(({ a, s, o }) => [a, s, o]) });
+    this.sentMoving = Boolean(this.drag); // while something moves, only starts and prices are asked for
+    this.setStateValue("edit", { seq: this.seq, moving: this.sentMoving, memory, requests: requests.map(({ a, s, o }) => [a, s, o]) });
   }
 
   pick(what) {
@@ -229,10 +230,10 @@ class Editor {
       removeEventListener("pointercancel", stop);
       const before = this.drag?.before;
       this.drag = null;
-      if (!this.busy) this.wish = null;
       this.root.classList.remove("dragging");
       if (before && before !== JSON.stringify(this.instance)) this.undo.push(before);
-      this.draw();
+      if (this.sentMoving) this.ask(this.instance, false);
+      else this.draw();
     };
     addEventListener("pointermove", move);
     addEventListener("pointerup", stop);
@@ -291,7 +292,8 @@ class Editor {
     const y = (b) => floor - (b / tallest) * plane;
     this.slot = x(1) - x(0);
     this.block = y(0) - y(1);
-    const spread = data.interval?.[1] - data.interval?.[0] > 1e-6 ? data.interval : null;
+    const [low, high] = data.interval ?? [0, 0]; // no upper end: null
+    const spread = high === null || high - low > 1e-6 ? [low, high ?? Infinity] : null;
     const peak = Math.max(...data.prices, Number.isFinite(spread?.[1]) ? spread[1] : 0), py = (p) => priceFloor - (peak ? Math.min(p / peak, 1.06) : 0) * (strip - 24);
     const slots = Array.from({ length: T }, (_, j) => j + 1), priced = slots.filter((t) => data.prices[t - 1] > 1e-6);
     const chosen = data.pick.slot, marksX = marks(T, small ? 6 : 14);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -83,7 +84,9 @@ def watch(page: Page) -> list[str]:
     complaints: list[str] = []
 
     def heard(message: ConsoleMessage) -> None:
-        if message.type == "error":
+        # opened at a page's own path, Streamlit looks for its server there first, then at the root
+        probe = re.search(r"/\w+/_stcore/(health|host-config)$", message.location.get("url", ""))
+        if message.type == "error" and not probe:
             complaints.append(message.text)
 
     page.on("console", heard)

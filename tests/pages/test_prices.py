@@ -1,0 +1,141 @@
+"""Shadow prices, run by Streamlit's own test driver, and what it tells the editor."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from solvers import scheduling
+from tests.oracles import schedules
+from tests.pages.test_home import SHELL, link, words
+from ui import editor, instances, prices
+
+PRESETS = list(instances.presets())
+HOSTILE = {
+    "unknown preset": {"preset": "nope"},
+    "script": {"preset": "<script>alert(1)</script>"},
+    "no memory": {"memory": "0"},
+    "negative memory": {"memory": "-4"},
+    "huge memory": {"memory": "9" * 4000},
+    "not a number": {"memory": "NaN"},
+    "other digits": {"memory": "١٢"},
+    "nonsense": {"requests": "x"},
+    "empty": {"requests": ""},
+    "half a request": {"requests": "0-1"},
+    "no answer": {"requests": "0-1-0"},
+    "never fits": {"requests": "0-90-9", "memory": "12"},
+    "too long": {"requests": ".".join(["0-1-40"] * 60)},
+    "too many": {"requests": ".".join(["0-1-1"] * 61)},
+    "far too many": {"requests": ".".join(["0-1-1"] * 9000)},
+    "two values": {"memory": ["12", "13"]},
+    "unknown key": {"drop table": "1"},
+}
+
+
+def healthy(app: AppTest) -> None:
+    assert not app.exception, app.exception[0].message
+    assert not app.error
+    assert "Two sides, one number" in words(app)
+    assert "This page could not be drawn" not in words(app)
+
+
+def opened(**query: Any) -> AppTest:
+    app = AppTest.from_file(SHELL, default_timeout=120)
+    app.run()
+    app.switch_page("pages/prices.py")
+    for key, value in query.items():
+        app.query_params[key] = value
+    return app.run()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_opens_from_its_link(preset: str) -> None:
+    app = opened(preset=preset)
+    healthy(app)
+    assert link(app) == {"preset": preset}
+
+
+@pytest.mark.parametrize("query", HOSTILE.values(), ids=HOSTILE)
+def test_hostile_link_gives_the_page_and_one_sentence(query: dict[str, Any]) -> None:
+    app = opened(**query)
+    healthy(app)
+    said = words(app)
+    assert said.count("This link asks for") == 1
+    assert "alert(1)" not in said
+
+
+@pytest.mark.parametrize("tab", ["The program", "Which rule comes near", "Race these requests"])
+def test_each_tab_opens(tab: str) -> None:
+    app = AppTest.from_file(SHELL, default_timeout=120)
+    app.session_state["prices_view"] = tab
+    app.run()
+    app.switch_page("pages/prices.py")
+    healthy(app.run())
+
+
+def test_a_link_says_the_whole_instance() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        rows = [(int(rng.integers(0, 20)), int(rng.integers(1, 9)), int(rng.integers(1, 9))) for _ in range(9)]
+        made = instances.checked("all_alike", int(rng.integers(18, 60)), rows)
+        again, note = instances.decode({key: (value,) for key, value in instances.encode(made).items()})
+        assert (again, note) == (made, "")
+
+
+def test_the_editor_is_told_a_feasible_answer_and_complementary_prices() -> None:
+    for preset in instances.presets().values():
+        answer = prices.solve(preset.instance)
+        told = json.loads(json.dumps(editor.data(answer, {"slot": 1, "request": 0}, None, 0)))
+        held = np.zeros(told["slots"] + 1)
+        for request in told["requests"]:
+            assert sum(share for _, share in request["starts"]) == pytest.approx(1, abs=1e-5)
+            for k, share in request["starts"]:
+                held[k + 1 : k + request["o"] + 1] += share * (request["s"] + np.arange(1, request["o"] + 1))
+                # a start in use is a cheapest one
+                assert request["cost"][k - request["a"]] == pytest.approx(0, abs=1e-4)
+            assert min(request["cost"]) >= 0
+        assert np.allclose(held[1:], told["used"], atol=1e-4)
+        room = told["memory"] - np.array(told["used"])
+        assert room.min() >= -1e-4
+        assert (np.array(told["prices"]) * room).max() <= 1e-3
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_rules_in_the_engine_are_those_of_the_slots(preset: str) -> None:
+    """First come, first served and MC-SF with the look-ahead, slot for slot as list schedules of the stylised model."""
+    instance = instances.presets()[preset].instance
+    requests = [tuple(row) for row in instance.requests]
+    found = prices.compared(instance)
+    assert found["fcfs"] == schedules.tel(requests, schedules.fifo(requests, instance.memory))
+    assert found["sjf"] == schedules.tel(requests, schedules.mc_sf(requests, instance.memory))
+    best = min(value for rule, value in found.items() if rule in prices.RULES and value is not None)
+    optimum = found["integer"] if found["integer"] is not None else best
+    assert (found["lp_bound"] or 0) - 1e-6 <= optimum <= best
+    assert max(found["busy_time"] or 0, found["service"] or 0) <= (found["lp_bound"] or 0) + 1e-6
+
+
+def test_what_a_block_is_worth_is_the_difference_of_two_solves() -> None:
+    instance = instances.presets()["big_prompt"].instance
+    arrays = prices.columns(instance)
+    values = [scheduling.solve(*arrays, instance.memory + step).value for step in (-1, 0, 1)]
+    block = prices.one_more_block(instance, None)
+    assert block.saved == pytest.approx(values[1] - values[2], abs=1e-6)
+    assert block.saved - 1e-6 <= block.low <= block.price + 1e-6 <= block.high + 2e-6
+
+
+def test_the_program_is_printed_where_it_can_be_read() -> None:
+    small, large = (instances.presets()[id].instance for id in ("eight_requests", "forty_requests"))
+    rows = prices.program(small.memory, small.requests)
+    assert [name for name, _ in rows if name.startswith("start")] == [f"start_{i}" for i in range(8)]
+    assert any(re.fullmatch(r"memory_\d+", name) for name, _ in rows)
+    assert prices.program(large.memory, large.requests) == []
+
+
+def test_limits_are_said_on_the_page() -> None:
+    assert str(instances.MOST_REQUESTS) in editor.WORDS["limits"]
+    assert str(instances.MOST_SLOTS) in editor.WORDS["limits"]
