@@ -56,10 +56,12 @@ INFLATION, RATIO, THRESHOLD = range(3)
 # Entries of `Pool.slope`: what `Keys` gives a released block per ms of its release, hit, ms of its birth, ...
 PER_USE, PER_HIT, PER_BORN, PER_DEPTH, PER_INFLATION, TAIL_TOKENS = range(6)
 
-VLLM, PREFILL_FIRST, DECODE_FIRST, SGLANG, STATIC, SLICE = range(6)  # Config.loop
+VLLM, PREFILL_FIRST, DECODE_FIRST, SGLANG, STATIC, SLICE, WAIT = range(7)  # Config.loop
 PAGED, RESERVE_MAX, RESERVE_POW2 = range(3)  # Config.alloc
 BY_SETTINGS, PEAK, GROWTH, NEW_TOKENS, BID = range(5)  # Config.test
 NEVER = 2**62
+# Columns of `Queue.gate`: how many may enter in this step, whether it moves, since when it has stood still (-1: not).
+ROOM, MOVES, SINCE = range(3)
 
 # What `advance` returns.
 ALL_DONE, ASK_RULES, GROW_LOGS, STEP_LIMIT, STALLED = 0, 1, 2, 3, 4
@@ -93,7 +95,10 @@ class Config(NamedTuple):
     alloc: int
     test: int  # of admission, beyond the settings
     swap: int
+    clear: int  # all that run are preempted where one would do
+    holds: int  # a running request may have to stand still: its KV is on the link, or its class waits
     host_blocks: int
+    timeout_us: int  # wait: a class that stood still so long moves
     fixed_chunk: int
     slice_tokens: int
     drafts: int
@@ -176,6 +181,9 @@ class Queue(NamedTuple):
     keyed: np.ndarray  # int64[n, 2], WHO_CHANGED: uncached and done tokens at its last key, -1 none
     tried: np.ndarray  # int64[MOST_SKIPS] requests that did not fit in this step
     ends: np.ndarray  # int64[max running, 3]: request, steps left, running sum of tokens; latest end first
+    entry: np.ndarray  # int64[gates], wait: how many must stand at the entrance of each class or segment
+    border: np.ndarray  # int64[gates - 1]: output tokens after which the next segment begins; empty: gates are classes
+    gate: np.ndarray  # int64[gates, 3]: ROOM, MOVES, SINCE
 
 
 class Logs(NamedTuple):
@@ -1059,6 +1067,11 @@ def _make_room(c, p, s, i, at, new):
     now = s.now
     returned = 0
     while now[N_FREE] < new:
+        if c.clear:
+            while now[N_RUN] > 0:
+                _preempt(c, p, s, now[N_RUN] - 1 if c.front else 0)
+            now[N_SCHED] = now[FIRST_SCHED]
+            return 0, 0, False
         v = now[N_RUN] - 1 if c.newest else _victim(0, -1, s.queue)
         victim = s.queue.run[v]
         if v < at:  # scheduled in this step already: it loses its slot
@@ -1079,8 +1092,8 @@ def _make_room(c, p, s, i, at, new):
 
 @inner
 def _special_tokens(c, req, now, i, n):
-    """Return what a request with n tokens to compute asks for, with swap, drafts or fixed chunks."""
-    if req[READY, i] > now[T]:  # its KV is still on the link
+    """Return what a request with n tokens to compute asks for, with swap, drafts, fixed chunks or gates."""
+    if req[READY, i] > now[T]:  # its KV is still on the link, or its class waits
         return 0
     if n == 1 and req[COMP, i] >= req[PROMPT, i]:
         return n + c.drafts
@@ -1094,7 +1107,7 @@ def _serve_running(c, p, s, budget, threshold):
     """Phase 1: running requests in admission order [2]; return the budget left."""
     req, now, run, sched, size = s.req, s.now, s.queue.run, s.logs.sched, c.block_size
     k, q = 0, now[N_SCHED]
-    special = c.swap or c.drafts > 0 or c.fixed_chunk > 0
+    special = c.holds or c.drafts > 0 or c.fixed_chunk > 0
     while k < now[N_RUN] and budget > 0:
         if not special:  # a short loop, to stay in registers: decodes inside their last block, which are most of all
             stop = min(now[N_RUN], k + budget)
@@ -1354,6 +1367,12 @@ def _try_admit(c, p, s, i, budget, threshold):
     return n
 
 
+@inner
+def _entrance(queue, i):
+    """Return the gate before which waiting request i stands."""
+    return queue.req[CLASS, i] if len(queue.border) == 0 else np.int64(0)
+
+
 @inlined
 def _serve_waiting(c, p, s, budget, threshold):
     """Phase 2: admit who waits, in order, until one does not fit; return the budget left [5]."""
@@ -1364,6 +1383,9 @@ def _serve_waiting(c, p, s, budget, threshold):
         _promises(c, s.queue)
     while budget > 0 and now[N_RUN] < c.max_num_seqs and now[N_LINE] > ahead and not now[CHUNK_TAKEN]:
         i = s.queue.line[(now[LINE_HEAD] + ahead) % len(s.queue.line)] if c.positional else _best(s.queue)
+        if c.loop == WAIT and s.queue.gate[_entrance(s.queue, i), ROOM] == 0:
+            ahead += 1
+            continue
         n = _try_admit(c, p, s, i, budget, threshold)
         if n == 0:
             skips += 1
@@ -1390,6 +1412,8 @@ def _serve_waiting(c, p, s, budget, threshold):
         now[HIT_TOKENS] += have
         if c.fixed_chunk > 0:
             now[CHUNK_TAKEN] = 1
+        if c.loop == WAIT:
+            s.queue.gate[_entrance(s.queue, i), ROOM] -= 1
         q = now[N_SCHED]
         s.logs.sched[q, 0], s.logs.sched[q, 1] = i, n
         now[N_SCHED] = q + 1
@@ -1847,6 +1871,84 @@ def _finish_batch_step(c, p, s):
         _close_ranks(s.queue)
 
 
+@inner
+def _segment(queue, i):
+    """Return the gate that running request i has passed, and whether it stands before the next segment's."""
+    req, border = queue.req, queue.border
+    if len(border) == 0:
+        return req[CLASS, i], False
+    done, g = req[LEN, i] - req[PROMPT, i], 0
+    while g < len(border) and done >= border[g]:
+        g += 1
+    return np.int64(g), g > 0 and done == border[g - 1]
+
+
+@inner
+def _open_gates(c, queue):
+    """Decide which classes or segments move in this step, and let who must stand still do so."""
+    req, now, gate, nested = queue.req, queue.now, queue.gate, len(queue.border) > 0
+    for g in range(len(gate)):
+        gate[g, ROOM] = gate[g, MOVES] = 0
+    for k in range(now[N_LINE]):
+        gate[_entrance(queue, queue.line[(now[LINE_HEAD] + k) % len(queue.line)]), ROOM] += 1
+    for k in range(now[N_RUN]):
+        g, outside = _segment(queue, queue.run[k])
+        gate[g, ROOM if outside else MOVES] += 1
+    deepest = -1
+    for g in range(len(gate)):
+        if gate[g, ROOM] + gate[g, MOVES] == 0:
+            gate[g, SINCE] = -1
+        elif gate[g, SINCE] < 0:
+            gate[g, SINCE] = now[T]
+        enough = gate[g, ROOM] >= queue.entry[g]
+        if enough or (gate[g, SINCE] >= 0 and now[T] >= gate[g, SINCE] + c.timeout_us):
+            deepest = g
+            gate[g, MOVES] = 1
+        else:
+            gate[g, MOVES] = 0
+    for g in range(len(gate)):
+        if nested and g < deepest:
+            gate[g, MOVES] = 1
+        gate[g, ROOM] = queue.entry[g] if gate[g, MOVES] else 0
+    for k in range(now[N_RUN]):
+        i = queue.run[k]
+        g, outside = _segment(queue, i)
+        req[READY, i] = 0 if gate[g, MOVES] and (gate[g, ROOM] > 0 or not outside) else NEVER
+        if outside and req[READY, i] == 0:
+            gate[g, ROOM] -= 1
+
+
+@inlined
+def _wait_step(c, p, s):
+    """WAIT: whole prompts beside decodes, of the classes or segments that move; return whether nobody does."""
+    now, gate = s.now, s.queue.gate
+    _open_gates(c, s.queue)
+    budget = _serve_running_apart(c, p, s, c.budget, 0)
+    if now[PREEMPTED] == 0:
+        _serve_waiting_apart(c, p, s, budget, 0)
+    if now[N_SCHED] > now[FIRST_SCHED]:
+        for g in range(len(gate)):
+            if gate[g, MOVES]:
+                gate[g, SINCE] = -1
+        return False
+    return now[PREEMPTED] == 0
+
+
+@inlined
+def _stand_still(c, s):
+    """Let the clock run to the next arrival or the end of some class's patience."""
+    now, gate = s.now, s.queue.gate
+    soonest, _ = _next_arrival(s.flow)
+    if soonest < 0:
+        soonest = np.int64(NEVER)
+    for g in range(len(gate)):
+        end = gate[g, SINCE] + c.timeout_us
+        if gate[g, SINCE] >= 0 and end > now[T]:
+            soonest = min(soonest, end)
+    _note_step(c, now, s.logs.steps, soonest - now[T], 0, 0, 0)
+    now[T] = soonest
+
+
 @njit(cache=True, nogil=True)
 def advance_other(c, p, s, max_steps):
     """Run steps as `advance` does, of the loop family that `c.loop` names."""
@@ -1858,11 +1960,17 @@ def advance_other(c, p, s, max_steps):
             _batch_step(c, p, s)
             _finish_batch_step(c, p, s)
         else:
+            still = False
             if c.loop == PREFILL_FIRST:
                 _prefill_first_step(c, p, s)
             elif c.loop == DECODE_FIRST:
                 _decode_first_step(c, p, s)
+            elif c.loop == WAIT:
+                still = _wait_step(c, p, s)
             else:
                 _sglang_step(c, p, s)
-            _finish_step(c, p, s)
+            if still:
+                _stand_still(c, s)
+            else:
+                _finish_step(c, p, s)
         _end_step(c, s)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from itertools import pairwise
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -226,7 +227,11 @@ class Settings:
     a request is admitted while others run. `max_num_scheduled_tokens`: the budget of a step if it differs from
     `max_num_batched_tokens`. `num_speculative_tokens`: drafts a decode verifies per step. `swap_space_blocks`:
     blocks of host memory that take preempted requests in. `lookahead_margin_tokens`: what the peak look-ahead counts at
-    least for whoever runs, with a tenth of what it has produced; 0 trusts predictions to the token. Raises ValueError with a sentence.
+    least for whoever runs, with a tenth of what it has produced; 0 trusts predictions to the token. For the loop
+    `wait`: `wait_thresholds`, how many must stand at the entrance of each request class, or of each segment, the last
+    number for all that follow; `wait_segments`, the output tokens after which the next segment begins, empty where
+    classes tell lengths; `wait_timeout_us`, after which a class or segment moves with fewer. Raises ValueError with a
+    sentence.
     """
 
     max_num_seqs: int
@@ -243,9 +248,13 @@ class Settings:
     num_speculative_tokens: int = 0
     swap_space_blocks: int = 0
     lookahead_margin_tokens: int = 8
+    wait_thresholds: tuple[int, ...] = (1,)
+    wait_segments: tuple[int, ...] = ()
+    wait_timeout_us: int = 100_000
 
     def __post_init__(self) -> None:
         least = {
+            "wait_timeout_us": 0,
             "max_num_seqs": 1,
             "max_num_batched_tokens": 1,
             "num_gpu_blocks": 2,
@@ -268,6 +277,15 @@ class Settings:
             object.__setattr__(self, name, int(value))
         if self.num_speculative_tokens > 32:
             raise ValueError(f"num_speculative_tokens must be at most 32; it is {self.num_speculative_tokens}.")
+        for name in ("wait_thresholds", "wait_segments"):
+            counts = tuple(int(count) for count in getattr(self, name))
+            if any(not 1 <= count <= 2**31 - 1 for count in counts):
+                raise ValueError(f"{name} must hold whole numbers from 1; it is {getattr(self, name)!r}.")
+            object.__setattr__(self, name, counts)
+        if not self.wait_thresholds:
+            raise ValueError("wait_thresholds must hold at least one number; (1,) lets everybody in at once.")
+        if any(a >= b for a, b in pairwise(self.wait_segments)):
+            raise ValueError(f"wait_segments must grow from one to the next; it is {self.wait_segments}.")
         if not 0.0 <= float(self.watermark) < 1.0:
             raise ValueError(f"watermark is a share of all blocks, at least 0 and below 1; it is {self.watermark}.")
 
@@ -276,6 +294,11 @@ class Settings:
         """New tokens a step may carry."""
         limit = self.max_num_scheduled_tokens
         return self.max_num_batched_tokens if limit is None else limit
+
+    def gates(self, classes: int) -> list[int]:
+        """Return how many must stand at the entrance of each segment, or without segments of each class."""
+        count = len(self.wait_segments) + 1 if self.wait_segments else classes
+        return [self.wait_thresholds[min(g, len(self.wait_thresholds) - 1)] for g in range(count)]
 
     @property
     def usable_blocks(self) -> int:
@@ -338,7 +361,8 @@ class Mechanisms:
     Sarathi-Serve). `prefill_first`: whole prompts in a step of their own before any decode (vLLM V0). `decode_first`:
     no new prompt until all that run are done. `sglang`: a prefill batch if one can be made, else decodes; leaf-LRU on
     a prefix tree. `static`: a batch is padded, and returns when its longest member ends. `slice`: the same, cut after
-    `slice_tokens`, the unfinished wait again (SCLS)."""
+    `slice_tokens`, the unfinished wait again (SCLS). `wait`: whole prompts beside decodes, but a request class, or
+    with `wait_segments` a segment of answers, moves only when `wait_thresholds` stand before it (WAIT, Nested WAIT)."""
     alloc: str = "paged"
     """`paged`: blocks as tokens come. `reserve_max`: prompt + max_new_tokens at admission (Orca). `reserve_pow2`: a
     buddy run of 2^k blocks that holds the whole sequence: knows the length to a factor of 2, as vLLM's paper granted
@@ -353,7 +377,8 @@ class Mechanisms:
     """At the first waiting request that does not fit: `stop` as vLLM, or `skip` to the next, `max_skips` a step."""
     max_skips: int = 8
     preempt: str = "recompute"
-    """What happens to the KV of a preempted request: `recompute`, or `swap` to `swap_space_blocks` of host memory."""
+    """What happens to the KV of a preempted request: `recompute`, or `swap` to `swap_space_blocks` of host memory.
+    `clear_all`: where one block is missing, all that run are preempted, and recompute (alpha-protection greedy)."""
     preempted: str = "front"
     """Where a preempted request waits: `front` of the line, `back`, or `by_key`."""
     fixed_chunk: int = 0
@@ -369,11 +394,11 @@ class Mechanisms:
 
     def __post_init__(self) -> None:
         allowed = {
-            "loop": ("vllm", "prefill_first", "decode_first", "sglang", "static", "slice"),
+            "loop": ("vllm", "prefill_first", "decode_first", "sglang", "static", "slice", "wait"),
             "alloc": ("paged", "reserve_max", "reserve_pow2"),
             "admission": ("vllm", "peak_lookahead", "reserve_max", "sglang_ratio", "threshold"),
             "misfit": ("stop", "skip"),
-            "preempt": ("recompute", "swap"),
+            "preempt": ("recompute", "swap", "clear_all"),
             "preempted": ("front", "back", "by_key"),
         }
         for name, values in allowed.items():
@@ -404,7 +429,7 @@ class Mechanisms:
     def conflict(self, order: str, settings: Settings) -> str | None:
         """Return one sentence about the first two choices that contradict each other, None if all go together."""
         caching, drafts = settings.enable_prefix_caching, settings.num_speculative_tokens
-        chunked = settings.enable_chunked_prefill
+        chunked, cut = settings.enable_chunked_prefill, settings.long_prefill_token_threshold
         pairs = (
             (self.padded and caching, f"the {self.loop} loop has no prefix cache; set enable_prefix_caching = false"),
             (self.padded and self.alloc != "paged", f"the {self.loop} loop reserves by itself; use alloc = 'paged'"),
@@ -413,19 +438,22 @@ class Mechanisms:
                 f"the {self.loop} loop fits batches by itself; use admission = 'vllm'",
             ),
             (self.padded and self.misfit == "skip", f"the {self.loop} loop cuts batches in order; use misfit = 'stop'"),
-            (self.padded and self.preempt == "swap", f"the {self.loop} loop never preempts; use preempt = 'recompute'"),
+            (
+                self.padded and self.preempt != "recompute",
+                f"the {self.loop} loop never preempts; use preempt = 'recompute'",
+            ),
             (
                 self.loop == "slice" and self.preempted == "front",
                 "a slice that ends goes to the back; use preempted = 'back'",
             ),
             (self.alloc != "paged" and caching, f"{self.alloc} shares no block; set enable_prefix_caching = false"),
             (
-                self.alloc != "paged" and self.preempt == "swap",
+                self.alloc != "paged" and self.preempt != "recompute",
                 f"{self.alloc} never preempts; use preempt = 'recompute'",
             ),
             (self.preempt == "swap" and caching, "swap moves whole block tables; set enable_prefix_caching = false"),
             (
-                self.preempt == "swap" and self.loop == "sglang",
+                self.preempt != "recompute" and self.loop == "sglang",
                 "SGLang drops what it retracts; use preempt = 'recompute'",
             ),
             (self.fixed_chunk > 0 and self.loop != "vllm", "fixed_chunk belongs to the vllm loop"),
@@ -446,6 +474,17 @@ class Mechanisms:
                 self.loop == "sglang" and self.preempted == "front",
                 "SGLang puts retracted requests last; use preempted = 'back'",
             ),
+            (
+                self.preempt == "clear_all" and not self.whole_prompts and (chunked or cut > 0),
+                "clear_all could clear half a prompt for ever; set enable_chunked_prefill = false and "
+                "long_prefill_token_threshold = 0",
+            ),
+            (
+                self.loop == "wait" and self.preempted == "by_key",
+                "the wait loop takes each class in order of arrival; use preempted = 'front'",
+            ),
+            (self.loop == "wait" and self.misfit == "skip", "the wait loop stops at a misfit; use misfit = 'stop'"),
+            (self.loop == "wait" and self.preempt == "swap", "the wait loop drops KV; use preempt = 'recompute'"),
             (self.preempted != "by_key" and order != "fcfs", f"order {order!r} needs preempted = 'by_key'"),
             (
                 self.admission == "threshold" and self.preempted != "by_key",

@@ -42,6 +42,8 @@ from engine.records import (
     Trace,
 )
 
+NEVER = 2**62
+
 
 class Request:
     """One row of the trace on its way through the server."""
@@ -120,6 +122,9 @@ class Server:
         self.kids: dict[int, int] = {}
         self.ratio = NEW_TOKEN_RATIO
         self.link_free = self.on_host = 0  # swap: when the link is idle, blocks in host memory
+        self.thresholds = settings.gates(classes)  # wait: of each class or segment
+        self.still_since: dict[int, int] = {}  # since when each that has requests has not moved
+        self.entering: dict[int, int] = {}
         self.pad = self.rest = self.batch_steps = 0  # static, slice: longest prompt, tokens to come, steps made
         self.t_us = self.releases = self.step = 0
         self.fresh: list[int] = []
@@ -190,6 +195,14 @@ class Server:
             (self._serve_running if self.running else self._serve_waiting)()
         elif loop == "sglang":
             self._serve_prompts_or_decodes()
+        elif loop == "wait":  # [+] of the classes or segments that move; the others stand still
+            self.limit = 0
+            self._open_gates()
+            self._serve_running()
+            if not self.preempted:
+                self._serve_waiting()
+            if self.scheduled:
+                self.still_since = {g: t for g, t in self.still_since.items() if g not in self.entering}
         else:
             self._serve_batch()
         self._run()
@@ -217,6 +230,11 @@ class Server:
                 i += 1
                 continue
             while not self._allocate(r, n, []):  # [3]
+                if m.preempt == "clear_all":  # [+] everybody starts over
+                    self.scheduled = {}
+                    while self.running:
+                        self._preempt(self.running.pop(-1 if m.preempted == "front" else 0))
+                    return
                 v = self._victim(self.running)
                 victim = self.running.pop(v)
                 self.budget += self.scheduled.pop(victim.row, 0)
@@ -269,7 +287,7 @@ class Server:
         tried: set[int] = set()
         self.promised, self.promised_new = sum(self._to_come(q) for q in self.running), 0
         while self.budget > 0 and len(self.running) < s.max_num_seqs and not self.chunk_taken:
-            line = [r for r in self._line() if r.row not in tried]
+            line = [r for r in self._line() if r.row not in tried and self._may_enter(r)]
             if not line:
                 return
             r = line[0]
@@ -320,6 +338,8 @@ class Server:
         self.hit_tokens += have
         self._log(ADMIT, r, have)
         self.chunk_taken |= m.fixed_chunk > 0
+        if m.loop == "wait":
+            self.entering[self._entrance(r)] -= 1
         self.scheduled[r.row] = n
         self.budget -= n
         return True
@@ -349,6 +369,48 @@ class Server:
 
     def _to_come(self, r: Request) -> int:
         return min(self._most(r) - r.length, CLIP_NEW_TOKENS)
+
+    # -- WAIT and Nested WAIT [+] ---------------------------------------------------------------------------------
+
+    def _entrance(self, r: Request) -> int:
+        """Return the class, or the first segment, that a waiting request enters."""
+        return 0 if self.settings.wait_segments else r.class_id
+
+    def _may_enter(self, r: Request) -> bool:
+        return self.mechanisms.loop != "wait" or self.entering.get(self._entrance(r), 0) > 0
+
+    def _open_gates(self) -> None:
+        """Say who moves: `entering` has each class or segment that does, with how many may yet enter it."""
+        borders = self.settings.wait_segments
+        entrance: dict[int, list[Request]] = {}
+        inside: dict[int, list[Request]] = {}
+        for r in self.waiting:
+            entrance.setdefault(self._entrance(r), []).append(r)
+        for r in self.running:
+            g = sum(r.done >= border for border in borders) if borders else r.class_id
+            (entrance if r.done in borders else inside).setdefault(g, []).append(r)
+        there = sorted({*entrance, *inside})
+        self.still_since = {g: self.still_since.get(g, self.t_us) for g in there}
+        moves = {
+            g
+            for g in there
+            if len(entrance.get(g, ())) >= self.thresholds[g]
+            or self.t_us >= self.still_since[g] + self.settings.wait_timeout_us
+        }
+        if borders and moves:
+            moves = set(range(max(moves) + 1))
+        self.entering = {g: self.thresholds[g] for g in moves}
+        for r in self.running:
+            r.ready = NEVER
+        for g in moves:
+            starting = [r for r in entrance.get(g, []) if r in self.running][: self.thresholds[g]]
+            for r in inside.get(g, []) + starting:
+                r.ready = 0
+
+    def _stand_still(self) -> int:
+        """Return the us to the next arrival or to the end of some class's patience."""
+        ends = [t + self.settings.wait_timeout_us for t in self.still_since.values()]
+        return min([end for end in ends if end > self.t_us] + [t for t, _ in self.coming]) - self.t_us
 
     # -- SGLang's loop [+] ----------------------------------------------------------------------------------------
 
@@ -464,7 +526,9 @@ class Server:
         duration = ps // 1_000_000 + (drafts * self.mechanisms.draft_us if verifies else 0)
         if self.swapped:
             duration += max(self.link_free - now, 0)
-        if not self.scheduled and not self.preempted:  # all that run wait for the link
+        if self.mechanisms.loop == "wait" and not self.scheduled and not self.preempted:
+            duration = self._stand_still()
+        elif not self.scheduled and not self.preempted:  # all that run wait for the link
             duration = min([r.ready for r in self.running] + [t for t, _ in self.coming]) - now
         queues = (len(self.running), len(self.waiting), self._free_count())
         counts = (self.preempted, self.hit_tokens, self.evicted)
@@ -573,7 +637,7 @@ class Server:
         return True
 
     def _left(self, r: Request) -> int:
-        """Return the steps a request is predicted to run yet, at least the margin and a tenth of what it has produced."""
+        """Return the steps a request is predicted to run yet, at least the margin and a tenth of its output so far."""
         margin = self.settings.lookahead_margin_tokens
         return max(r.predicted - r.done, margin + r.done // 10 if margin else 1)
 

@@ -40,7 +40,7 @@ def load(id: str) -> Rulebook:
         **rules,
         options=data.get("options", {}),
         mechanisms=Mechanisms(**data.get("mechanisms", {})),
-        settings=data.get("settings", {}),
+        settings={k: tuple(v) if isinstance(v, list) else v for k, v in data.get("settings", {}).items()},
         about=data["about"],
     )
     conflict = book.mechanisms.conflict(book.order, Settings(**{**LEAST, **book.settings}))

@@ -86,6 +86,9 @@ class KernelServer:
             alloc=_ALLOCS.index(m.alloc),
             test=_TESTS.index(m.admission),
             swap=int(m.preempt == "swap"),
+            clear=int(m.preempt == "clear_all"),
+            holds=int(m.preempt == "swap" or m.loop == "wait"),
+            timeout_us=settings.wait_timeout_us,
             host_blocks=settings.swap_space_blocks,
             fixed_chunk=m.fixed_chunk,
             slice_tokens=m.slice_tokens,
@@ -318,7 +321,7 @@ class KernelServer:
         )
 
 
-_LOOPS = ("vllm", "prefill_first", "decode_first", "sglang", "static", "slice")
+_LOOPS = ("vllm", "prefill_first", "decode_first", "sglang", "static", "slice", "wait")
 _ALLOCS = ("paged", "reserve_max", "reserve_pow2")
 _TESTS = ("vllm", "peak_lookahead", "reserve_max", "sglang_ratio", "threshold")
 _COLUMN = {
@@ -498,6 +501,9 @@ def _allocate(trace: Trace, settings: Settings, wants: Wants, mechanisms: Mechan
             keyed=np.zeros((0, 2), np.int64),
             tried=np.zeros(kernel.MOST_SKIPS, np.int64),
             ends=np.zeros((most, 3), np.int64),
+            entry=np.array(settings.gates(wants.classes), np.int64),
+            border=np.array(settings.wait_segments, np.int64),
+            gate=np.full((len(settings.gates(wants.classes)), 3), -1, np.int64),
         ),
         logs=kernel.Logs(
             now=now,

@@ -71,19 +71,19 @@ def random_trace(rng: np.random.Generator, n: int, room_tokens: int, shared: boo
 
 CHOICES: dict[str, tuple[Any, ...]] = {
     "order": tuple(p.id for p in ORDERS),
-    "loop": ("vllm", "prefill_first", "decode_first", "sglang", "static", "slice"),
+    "loop": ("vllm", "prefill_first", "decode_first", "sglang", "static", "slice", "wait"),
     "alloc": ("paged", "reserve_max", "reserve_pow2"),
     "admission": ("vllm", "peak_lookahead", "reserve_max", "sglang_ratio", "threshold"),
     "misfit": ("stop", "skip"),
-    "preempt": ("recompute", "swap"),
+    "preempt": ("recompute", "swap", "clear_all"),
     "preempted": ("by_key", "front", "back"),
     "fixed_chunk": (0, 7, 32),
     "num_speculative_tokens": (0, 1, 4),
     "enable_prefix_caching": (True, False),
     "enable_chunked_prefill": (True, False),
+    "long_prefill_token_threshold": (0, 20),
     "queue_lookahead": (False, True),
     "scheduler_reserve_full_isl": (True, False),
-    "long_prefill_token_threshold": (0, 20),
     "watermark": (0.0, 0.15),
     "max_model_len": (None, "prompt + 8"),
     "victim": tuple(p.id for p in VICTIMS),
@@ -109,9 +109,21 @@ Choice = dict[str, Any]
 
 def conflict(choice: Choice) -> str | None:
     """Return what `Mechanisms.conflict` says about a whole choice."""
-    of_mechanisms = {k: choice[k] for k in choice if k in Mechanisms.__dataclass_fields__}
-    of_settings = {k: choice[k] for k in MAY_CONFLICT if k in engine.Settings.__dataclass_fields__}
-    return Mechanisms(**of_mechanisms).conflict(choice["order"], engine.Settings(1, 1, 2, **of_settings))
+    mechanisms = _mechanisms(*(choice[k] for k in MAY_CONFLICT if k in Mechanisms.__dataclass_fields__))
+    settings = _settings(*(choice[k] for k in MAY_CONFLICT if k in engine.Settings.__dataclass_fields__))
+    return mechanisms.conflict(choice["order"], settings)
+
+
+@cache
+def _mechanisms(*values: Any) -> Mechanisms:
+    names = (k for k in MAY_CONFLICT if k in Mechanisms.__dataclass_fields__)
+    return Mechanisms(**dict(zip(names, values, strict=True)))
+
+
+@cache
+def _settings(*values: Any) -> engine.Settings:
+    names = (k for k in MAY_CONFLICT if k in engine.Settings.__dataclass_fields__)
+    return engine.Settings(1, 1, 2, **dict(zip(names, values, strict=True)))
 
 
 def kind(name: str, value: Any) -> Any:
@@ -222,6 +234,9 @@ def world(rng: np.random.Generator, choice: Choice) -> World:
         num_speculative_tokens=drafts,
         swap_space_blocks=one_of(2, 40),
         lookahead_margin_tokens=one_of(8, 0),
+        wait_thresholds=one_of((1,), (2,), (3, 1, 2)),
+        wait_segments=one_of((), (), (3,), (2, 9)),
+        wait_timeout_us=one_of(0, 20_000, 1_000_000),
     )
     profile = engine.Profile(
         "random",

@@ -26,6 +26,7 @@ NEUTRAL: Choice = {
     "num_speculative_tokens": 0,
     "enable_prefix_caching": False,
     "enable_chunked_prefill": True,
+    "long_prefill_token_threshold": 0,
 }
 SGLANG = {"loop": "sglang", "admission": "sglang_ratio"}
 
@@ -49,6 +50,10 @@ CONFLICTS: list[tuple[dict[str, Any], str]] = [
     ({"loop": "sglang", "admission": "vllm"}, "SGLang admits by its ratio; use admission = 'sglang_ratio'"),
     (SGLANG | {"alloc": "reserve_max"}, "SGLang allocates page by page; use alloc = 'paged'"),
     (SGLANG | {"preempted": "front"}, "SGLang puts retracted requests last; use preempted = 'back'"),
+    ({"preempt": "clear_all"}, "clear_all could clear half a prompt for ever; set enable_chunked_prefill = false and"),
+    ({"loop": "wait", "preempted": "by_key"}, "the wait loop takes each class in order of arrival; use preempted"),
+    ({"loop": "wait", "preempted": "back", "misfit": "skip"}, "the wait loop stops at a misfit; use misfit = 'stop'"),
+    ({"loop": "wait", "preempted": "back", "preempt": "swap"}, "the wait loop drops KV; use preempt = 'recompute'"),
     ({"order": "sjf", "preempted": "back"}, "order 'sjf' needs preempted = 'by_key'"),
     ({"admission": "threshold", "preempted": "front"}, "a threshold needs keys; use preempted = 'by_key'"),
 ]

@@ -495,3 +495,56 @@ def test_a_pin_lasts_as_long_as_its_rule_says(serve: Serve, pin: str, late_ms: i
     profile = engine.Profile("170 ms a token", t0_ps=1_000_000_000, per_token_ps=170_000_000_000)
     result = serve(trace, replace(KNOBS, num_gpu_blocks=5), profile, replace(FIFO, pin=pin))
     assert result.requests["cached_tokens"].tolist() == [0, 0, 0, hit]
+
+
+WAITS = replace(KNOBS, enable_prefix_caching=False, wait_thresholds=(2, 1), wait_timeout_us=10_000)
+
+
+def test_a_class_moves_when_its_threshold_waits_and_else_stands_still(serve: Serve) -> None:
+    trace = engine.Trace([0, 3000], [10, 10], [3, 2])
+    result = serve(trace, WAITS, loop="wait")
+    assert tokens_by_step(result) == [
+        {},  # one waits, two must: nothing until the next arrival
+        {0: 10, 1: 10},
+        {},  # nobody comes any more: 10 ms after it began to stand still the class moves
+        {0: 1, 1: 1},
+        {},
+        {0: 1},
+    ]
+    assert result.steps["duration_us"].tolist() == [3000, 1000, 10_000, 1000, 10_000, 1000]
+    assert result.requests["finish_us"].tolist() == [26_000, 15_000]
+
+
+def test_a_class_that_stands_still_keeps_its_kv_while_another_moves(serve: Serve) -> None:
+    trace = engine.Trace([0, 0, 2000], [10, 10, 20], [2, 2, 2], class_id=[0, 0, 1])
+    result = serve(trace, WAITS, loop="wait")
+    assert tokens_by_step(result) == [{0: 10, 1: 10}, {}, {2: 20}, {}, {0: 1, 1: 1}, {}, {2: 1}]
+    assert result.steps["start_us"].tolist() == [0, 1000, 2000, 3000, 11_000, 12_000, 13_000]
+    assert result.steps["free_blocks"].tolist() == [6, 6, 4, 4, 4, 6, 6]
+    assert not result.steps["preempted"].any()
+
+
+def test_a_segment_takes_its_threshold_and_those_before_it_move_along(serve: Serve) -> None:
+    # Segment 0: prompt and 2 tokens, moves when 3 wait; segment 1: what follows, takes one at a time.
+    trace = engine.Trace([0, 0, 0, 12_000], [10, 10, 10, 10], [3, 3, 1, 1])
+    result = serve(trace, replace(WAITS, wait_thresholds=(3, 1), wait_segments=(2,)), loop="wait")
+    assert tokens_by_step(result) == [
+        {0: 10, 1: 10, 2: 10},
+        {},  # until patience ends
+        {0: 1, 1: 1},
+        {0: 1, 3: 10},  # 0 and 1 stand before segment 1, which takes one; request 3 enters with it, though alone
+        {1: 1},
+    ]
+    assert result.requests["finish_us"].tolist() == [13_000, 14_000, 1000, 13_000]
+
+
+def test_where_one_block_is_missing_clear_all_preempts_all(serve: Serve) -> None:
+    # 3 usable blocks. In step 1 request 0 takes the last one and request 1 finds none: both go back, in order.
+    trace = engine.Trace([0, 0], [16, 16], [3, 2])
+    knobs = replace(KNOBS, num_gpu_blocks=4, enable_prefix_caching=False, enable_chunked_prefill=False)
+    cleared, newest = (serve(trace, knobs, preempt=preempt) for preempt in ("clear_all", "recompute"))
+    assert tokens_by_step(cleared) == [{0: 16, 1: 16}, {}, {0: 17}, {0: 1}, {1: 17}]
+    assert tokens_by_step(newest) == [{0: 16, 1: 16}, {0: 1}, {0: 1}, {1: 17}]
+    assert cleared.requests["preemptions"].tolist() == [1, 1]
+    assert newest.requests["preemptions"].tolist() == [0, 1]
+    assert cleared.requests["finish_us"].tolist() == [4000, 5000]

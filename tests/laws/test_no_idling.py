@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 from laws.worlds import TALLY, Runs, World
 from parity.test_kernel_reference import compare
@@ -17,15 +19,58 @@ class Audited(reference.Server):
 
     def _step(self) -> None:
         self.ran, self.asked = bool(self.running), False
+        self.ran_at_start = list(self.running)
         super()._step()
+
+    def _open_gates(self) -> None:
+        """Work out in this file's own words which classes or segments may move."""
+        stood, self.entered = dict(self.still_since), Counter[int]()
+        super()._open_gates()
+        s = self.settings
+        self.least = s.gates(self.wants.classes)
+        standing = Counter(self._gate_of(r) for r in self.waiting)
+        standing.update(self._gate_of(r) for r in self.running if r.done in s.wait_segments)
+        there = {*standing, *(self._gate_of(r) for r in self.running)}
+        patience_ended = {g for g in there if self.t_us - stood.get(g, self.t_us) >= s.wait_timeout_us}
+        self.moving = {g for g in there if standing[g] >= self.least[g]} | patience_ended
+        if s.wait_segments and self.moving:
+            self.moving = set(range(max(self.moving) + 1))
+
+    def _gate_of(self, r: reference.Request) -> int:
+        if not self.settings.wait_segments:
+            return r.class_id
+        return 0 if r in self.waiting else sum(border <= r.done for border in self.settings.wait_segments)
+
+    def _try_admit(self, r: reference.Request) -> bool:
+        gate = self._gate_of(r) if self.mechanisms.loop == "wait" else 0
+        admitted = super()._try_admit(r)
+        if admitted and self.mechanisms.loop == "wait":
+            self.entered[gate] += 1
+        return admitted
+
+    def _audit_gates(self) -> None:
+        """Who ran and got a token belongs to a class that moves, and of that class all did but for the entrance."""
+        starting: Counter[int] = Counter()
+        for r in self.ran_at_start:
+            if r not in self.running:
+                continue
+            gate, starts = self._gate_of(r), r.done in self.settings.wait_segments
+            served = r.row in self.scheduled
+            assert not served or gate in self.moving, f"request {r.row} moved, and its class does not"
+            starting[gate] += served and starts
+            if gate in self.moving and not starts and not self.preempted:
+                assert served or self.budget <= 0, f"request {r.row} stands still, and its class moves"
+        for gate, count in starting.items():
+            assert count <= self.least[gate]
+        assert all(count <= self.least[gate] for gate, count in self.entered.items())
 
     def _serve_waiting(self) -> None:
         self.ran_before = [r.row for r in self.running]
         super()._serve_waiting()
         self.asked, self.started = True, bool(self.scheduled)
-        if not self.waiting or self.budget <= 0 or self.chunk_taken or len(self.running) >= self.settings.max_num_seqs:
-            return
         line = self._in_order()
+        if not line or self.budget <= 0 or self.chunk_taken or len(self.running) >= self.settings.max_num_seqs:
+            return
         if self.mechanisms.misfit == "stop":
             assert self._reason(line[0]), f"request {line[0].row} is first in line and would fit"
         elif len(self.running) == len(
@@ -54,6 +99,9 @@ class Audited(reference.Server):
         super()._run()
 
     def _in_order(self) -> list[reference.Request]:
+        if self.mechanisms.loop == "wait":
+            full = {g for g, count in self.entered.items() if count == self.least[g]}
+            return [r for r in self.waiting if self._gate_of(r) in self.moving - full]
         if self.wants.positional:
             return list(self.waiting)
 
@@ -68,13 +116,15 @@ class Audited(reference.Server):
         loop, m = self.mechanisms.loop, self.mechanisms
         served = [r for r in self.running if r.row in self.scheduled]
         left_out = [r for r in self.running if r.row not in self.scheduled and r.ready <= self.t_us]
-        if not self.scheduled:  # an idle step: who ran gave up its blocks, or all wait for the link
-            assert self.preempted or (self.running and not left_out), "a step without tokens"
+        if not self.scheduled:  # an idle step: who ran gave up its blocks, or all wait for the link or their class
+            assert self.preempted or loop == "wait" or (self.running and not left_out), "a step without tokens"
+        if loop == "wait":
+            self._audit_gates()
         if m.padded:
             assert all(r.ended for r in left_out)
             return
         prompts = [r for r in self.running if r.length - r.computed > 1 or r.computed < r.prompt]
-        if loop == "vllm":
+        if loop in ("vllm", "wait"):
             assert self.asked or self.preempted
         elif loop == "decode_first":
             assert self.asked != self.ran
@@ -152,7 +202,7 @@ def test_l6_nobody_who_fits_is_kept_waiting(runs: Runs) -> None:
         compare(result, Run(*world, PARTS, server=Audited).finish())
         steps, m = result.steps, world[3].mechanisms
         idle = steps["scheduled_tokens"] == 0
-        assert (steps["preempted"][idle] > 0).all() or m.preempt == "swap"
+        assert (steps["preempted"][idle] > 0).all() or m.preempt == "swap" or m.loop == "wait"
         assert (steps["running"] <= result.settings.max_num_seqs).all()
         if m.loop == "sglang":  # decodes ignore the budget
             idle |= steps["decode_seqs"] == steps["scheduled_tokens"]
