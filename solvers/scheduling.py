@@ -167,6 +167,8 @@ class Block:
     """What the total latency falls by with one unit more; never above the price."""
     lost: float
     """What it rises by with one unit less; never below the price, infinite if some request then no longer fits."""
+    interval: tuple[float, float]
+    """The least and the largest optimal price, as `price_interval` finds them."""
 
 
 def one_more_block(
@@ -184,12 +186,13 @@ def one_more_block(
     """
     clock = stopwatch()
     wanted = instance(arrival, prompt, output, memory)
-    none = Block(float("nan"), float("nan"), float("nan"))
+    nothing = (float("nan"), float("nan"))
+    none = Block(*nothing, float("nan"), nothing)
     if not wanted.fits:
         return none
     _check_slot(slot)
     if not len(wanted):
-        return Block(0.0, 0.0, 0.0)
+        return Block(0.0, 0.0, 0.0, (0.0, 0.0))
     now = _relax(wanted, lambda: time_limit - clock())
     if now.status != OPTIMAL:
         return none
@@ -203,7 +206,8 @@ def one_more_block(
         then = _relax(wanted, lambda: time_limit - clock(), now, room, slot is None)
         changed.append(then.value if then.status == OPTIMAL else float("nan"))
     price = now.prices.sum() if slot is None else now.price(slot)
-    return Block(float(price), max(now.value - changed[0], 0.0), max(changed[1] - now.value, 0.0))
+    interval = _interval(wanted, now, slot, lambda: time_limit - clock())
+    return Block(float(price), max(now.value - changed[0], 0.0), max(changed[1] - now.value, 0.0), interval)
 
 
 def price_interval(
@@ -232,16 +236,7 @@ def price_interval(
     _check_slot(slot)
     if not len(wanted):
         return 0.0, 0.0
-    now = _relax(wanted, lambda: time_limit - clock())
-    longest = LONGER * now.safe
-    while now.status == OPTIMAL and now.slots <= longest:
-        if slot is not None and slot > now.slots:
-            return 0.0, 0.0  # an optimal x leaves it empty, so every optimal price of it is 0
-        ends = [_slope(wanted, now, slot, step, time_limit - clock()) for step in (1.0, -1.0)]
-        if all(certain for _, certain in ends):
-            return max(ends[0][0], 0.0), max(ends[1][0], 0.0)
-        now = _relax(wanted, lambda: time_limit - clock(), None, np.full(2 * now.slots, wanted.memory))
-    return float("nan"), float("nan")
+    return _interval(wanted, _relax(wanted, lambda: time_limit - clock()), slot, lambda: time_limit - clock())
 
 
 def reduced_costs(arrival: ArrayLike, prompt: ArrayLike, output: ArrayLike, memory: float, prices: ArrayLike) -> Floats:
@@ -411,6 +406,19 @@ def _relax(
                 solved.status, value, bound, prices, bills, slots, safe, program, types, columns, matrix, solved.x
             )
         slots = min(2 * slots, safe)
+
+
+def _interval(wanted: Instance, now: _Relaxed, slot: int | None, left: Callable[[], float]) -> tuple[float, float]:
+    """Return both ends of the price interval of a solved relaxation, which is left changed."""
+    longest = LONGER * now.safe
+    while now.status == OPTIMAL and now.slots <= longest:
+        if slot is not None and slot > now.slots:
+            return 0.0, 0.0  # an optimal x leaves it empty, so every optimal price of it is 0
+        ends = [_slope(wanted, now, slot, step, left()) for step in (1.0, -1.0)]
+        if all(certain for _, certain in ends):
+            return max(ends[0][0], 0.0), max(ends[1][0], 0.0)
+        now = _relax(wanted, left, None, np.full(2 * now.slots, wanted.memory))
+    return float("nan"), float("nan")
 
 
 def _slope(wanted: Instance, now: _Relaxed, slot: int | None, step: float, time_limit: float) -> tuple[float, bool]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
+from solvers import scheduling
 from ui import editor, instances, player, prices, text
 from ui.instances import Instance
 
@@ -117,7 +118,7 @@ def stage() -> None:
         changed = " *Changed by you.*" if state != known[state.preset].instance else ""
         st.markdown(known[state.preset].sentence + changed)
         editor.show(
-            editor.data(answer, pick, block and (block.low, block.high), session.get("prices.seq", 0), trouble),
+            editor.data(answer, pick, block and block.interval, session.get("prices.seq", 0), trouble),
             key=EDITOR,
             on_edit=_edited,
             on_pick=_picked,
@@ -139,7 +140,7 @@ def _lost(value: float) -> str:
     return f"{value:.2f}" if math.isfinite(value) else "more than any number: a request would no longer fit"
 
 
-def _slot(answer: prices.Answer, slot: int, block: prices.Block | None) -> None:
+def _slot(answer: prices.Answer, slot: int, block: scheduling.Block | None) -> None:
     memory = answer.instance.memory
     used, price = float(answer.used[slot - 1]), float(answer.prices[slot - 1])
     room = max(memory - used, 0.0) if memory - used > 1e-6 else 0.0
@@ -160,9 +161,11 @@ def _slot(answer: prices.Answer, slot: int, block: prices.Block | None) -> None:
         text.show("prices/slot_priced", **facts)
     else:
         text.show("prices/slot_room" if room else "prices/slot_full_free", **facts)
-    if block.high - block.low > 1e-6:
-        high = f"{block.high:.2f}" if math.isfinite(block.high) else "any height"
-        text.show("prices/slot_not_unique", low=f"{block.low:.2f}", high=high)
+    low, high = block.interval
+    if high - low > 1e-6:
+        text.show(
+            "prices/slot_not_unique", low=f"{low:.2f}", high=f"{high:.2f}" if math.isfinite(high) else "any height"
+        )
 
 
 def _below(answer: prices.Answer) -> None:
@@ -232,5 +235,11 @@ def _race(answer: prices.Answer) -> None:
         lanes.results,
         lanes.trace,
         key="prices_race",
-        meta={"claim": "", "question": None, "hero": "lp", "autoplay": False, "speed": 2},
+        meta={
+            "claim": "",
+            "question": None,
+            "hero": "lp",
+            "speed": 2,
+            "lanes": [{}, {}, {"knows": "clairvoyant"}],  # the program was told all lengths and arrivals
+        },
     )

@@ -96,26 +96,13 @@ def solve(instance: Instance) -> Answer:
     return replace(_solve(instance.memory, instance.requests), instance=instance)
 
 
-@dataclass(frozen=True)
-class Block:
-    """What one more block is worth, by the dual and by solving again; all optimal prices lie in [low, high]."""
-
-    price: float
-    saved: float
-    lost: float
-    low: float
-    high: float
-
-
 @st.cache_data(max_entries=512, ttl="2h", show_spinner=False)
-def _block(memory: int, requests: tuple[tuple[int, int, int], ...], slot: int | None) -> Block:
+def _block(memory: int, requests: tuple[tuple[int, int, int], ...], slot: int | None) -> scheduling.Block:
     a, s, o = columns(Instance("", memory, requests))
-    again = scheduling.one_more_block(a, s, o, memory, slot)
-    low, high = scheduling.price_interval(a, s, o, memory, slot)
-    return Block(again.price, again.saved, again.lost, low, high)
+    return scheduling.one_more_block(a, s, o, memory, slot)
 
 
-def one_more_block(instance: Instance, slot: int | None) -> Block:
+def one_more_block(instance: Instance, slot: int | None) -> scheduling.Block:
     """Return what a block more in `slot` (1, 2, ...), or in every slot, is worth."""
     return _block(instance.memory, instance.requests, slot)
 

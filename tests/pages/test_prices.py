@@ -125,7 +125,7 @@ def test_what_a_block_is_worth_is_the_difference_of_two_solves() -> None:
     values = [scheduling.solve(*arrays, instance.memory + step).value for step in (-1, 0, 1)]
     block = prices.one_more_block(instance, None)
     assert block.saved == pytest.approx(values[1] - values[2], abs=1e-6)
-    assert block.saved - 1e-6 <= block.low <= block.price + 1e-6 <= block.high + 2e-6
+    assert block.saved - 1e-6 <= block.interval[0] <= block.price + 1e-6 <= block.interval[1] + 2e-6
 
 
 def test_the_program_is_printed_where_it_can_be_read() -> None:

@@ -85,7 +85,7 @@ def test_a_slot_beyond_the_horizon_is_free() -> None:
 
 def test_nobody_or_a_giant_has_an_answer_without_an_exception() -> None:
     assert scheduling.price_interval([], [], [], 4) == (0.0, 0.0)
-    assert scheduling.one_more_block([], [], [], 4) == scheduling.Block(0.0, 0.0, 0.0)
+    assert scheduling.one_more_block([], [], [], 4) == scheduling.Block(0.0, 0.0, 0.0, (0.0, 0.0))
     assert np.isnan(scheduling.price_interval([0], [4], [3], 6)).all()
     assert np.isnan(scheduling.one_more_block([0], [4], [3], 6).price)
 
