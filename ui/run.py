@@ -7,7 +7,7 @@ import io
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -52,8 +52,6 @@ class Race:
     """`metrics.summary` of each lane, over the requests that arrive after the warm-up."""
     bound_us: np.ndarray[Any, Any]
     """Instant before which no rulebook can have finished a request, one a request (`bounds.lone_service`)."""
-    service_us: np.ndarray[Any, Any]
-    """Least latency of a request under any rulebook, whenever it arrives."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -119,14 +117,24 @@ def settings_of(state: HomeState) -> engine.Settings:
 
 
 @st.cache_resource(max_entries=32, ttl="2h", show_spinner=False)
-def _bounds(preset: str, load: int, memory: int, error: int, seed: int) -> tuple[Any, Any]:
-    trace = _trace(preset, load, error, seed)
-    settings = settings_of(HomeState(preset, (), load, memory, error, seed))
-    gpu = workload.scenario(preset).gpu()
-    finish = bounds.lone_service(trace, settings, gpu)
-    # without its conversation a request arrives when the trace says: what remains is its service alone
-    alone = replace(trace, after=None, think_us=None)
-    return finish, bounds.lone_service(alone, settings, gpu) - trace.arrival_us
+def _finish_bound(state: HomeState) -> np.ndarray[Any, Any]:
+    trace = _trace(state.preset, state.load, state.error, state.seed)
+    return bounds.lone_service(trace, _loosest(state), workload.scenario(state.preset).gpu())
+
+
+def _loosest(state: HomeState) -> engine.Settings:
+    """Return settings whose bounds hold for every lane, with what its rulebook overrides."""
+    return bounds.loosest(settings_of(state), [books()[lane] for lane in state.lanes])
+
+
+@st.cache_resource(max_entries=32, ttl="2h", show_spinner=False)
+def _mean_bound(_race: Race, state: HomeState) -> bounds.LatencyBound:
+    return bounds.latency(_race.trace, _loosest(state), _race.scenario.gpu(), _race.counted)
+
+
+def mean_bound(race: Race) -> bounds.LatencyBound:
+    """Return the bound on the mean latency, over the requests that count, under any rulebook of the lanes' kind."""
+    return _mean_bound(race, race.state)
 
 
 # cache_resource computes a key once even if many ask at the same time, and hands out the same object to all.
@@ -149,15 +157,13 @@ def race(state: HomeState) -> Race:
     """Run (or recall) the race of a state; raise ValueError with a sentence if it cannot be run."""
     key = (state.preset, state.load, state.memory, state.error, state.seed)
     lanes = [_lane(*key, book) for book in state.lanes]
-    bound_us, service_us = _bounds(*key)
     return Race(
         state=state,
         scenario=workload.scenario(state.preset),
         trace=_trace(state.preset, state.load, state.error, state.seed),
         results=tuple(result for result, _ in lanes),
         summaries=tuple(summary for _, summary in lanes),
-        bound_us=bound_us,
-        service_us=service_us,
+        bound_us=_finish_bound(state),
     )
 
 
@@ -177,10 +183,12 @@ def facts(race: Race) -> dict[str, Any]:
     _, good_pct = extreme("goodput_pct", largest=True)
     _, poor_pct = extreme("goodput_pct", largest=False)
     about = profiles.about(scenario.profile)
-    bound_ms = float(race.service_us[race.counted].mean()) / 1e3
+    bound = mean_bound(race)
+    bound_ms = bound.mean_ms
     return {
         "estimated": text.fill("home/estimated", what=about["estimated"]["note"]) if scenario.estimated else "",
         "bound_s": bound_ms / 1e3,
+        "alone_s": bound.parts["lone"] / max(bound.requests, 1) / 1e6,
         "bound_ratio": best_ms / bound_ms,
         "requests": len(race.trace),
         "counted": int(race.counted.sum()),

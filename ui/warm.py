@@ -40,6 +40,7 @@ def _compile() -> None:
 
     import engine
     from engine import workload
+    from solvers import bounds
     from ui import player, run
 
     trace = engine.Trace(
@@ -54,6 +55,7 @@ def _compile() -> None:
     books = list(run.books().values())
     results = [engine.simulate(trace, engine.Settings(4, 256, 24), profile, book, run.RECORD) for book in books]
     player.encode(results[:3], trace, meta={})
+    bounds.latency(trace, engine.Settings(4, 256, 24), profile)
 
 
 def _default_race() -> None:
