@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 import engine
+from engine.records import Ints
 from engine.workload import arrivals, streams
 
 H100 = engine.profiles.load("h100-sxm-80g_llama-3.1-8b_tp1")
@@ -41,3 +42,31 @@ def book(id: str, **mechanisms: Any) -> engine.Rulebook:
     """Return a rulebook with some mechanisms replaced."""
     whole = engine.rulebooks.load(id)
     return replace(whole, mechanisms=replace(whole.mechanisms, **mechanisms))
+
+
+SLOT_US = 1_000_000
+SLOTS = engine.Profile("one slot a step", t0_ps=SLOT_US * 1_000_000, per_token_ps=0)
+
+
+def slots(
+    prompt: Ints, output: Ints, memory: int, rules: engine.Rulebook, bounds: tuple[Ints, Ints] | None = None
+) -> int:
+    """Return the total latency in slots where the engine reduces to the stylised model, all requests at 0.
+
+    Steps of one slot, one token a block, no prefix cache, a look-ahead that trusts exact predictions: the model of
+    docs/optimization.md, whose request holds prompt + j in its j-th slot. `bounds`: predicted least and most output.
+    """
+    low, high = (None, None) if bounds is None else bounds
+    trace = engine.Trace(
+        arrival_us=np.zeros(len(prompt), np.int64),
+        prompt_tokens=prompt + 1,
+        output_tokens=output,
+        predicted_tokens=output,
+        predicted_low=low,
+        predicted_high=high,
+    )
+    server = engine.Settings(
+        1024, 10**6, memory + 1, block_size=1, enable_prefix_caching=False, lookahead_margin_tokens=0
+    )
+    served = engine.simulate(trace, server, SLOTS, rules, record="requests").requests
+    return int(served["finish_us"].sum()) // SLOT_US
