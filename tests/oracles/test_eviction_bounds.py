@@ -1,4 +1,10 @@
-"""The eviction program against Belady, LRU, GreedyDual-Size and finite differences."""
+"""The eviction program against Belady, exhaustive search, LRU, GreedyDual-Size and finite differences.
+
+`make test` draws 1,000 instances, 200 where it solves the readable form or tries everything; `make test-nightly` draws
+10,000 and 2,000 (SOLVER_INSTANCES and a fifth of it).
+"""
+
+import os
 
 import numpy as np
 import pytest
@@ -6,6 +12,9 @@ import pytest
 from solvers import eviction
 from tests.oracles import caches
 from tests.oracles.checks import check_eviction
+
+MANY = int(os.environ.get("SOLVER_INSTANCES", "1000"))
+FEW = max(MANY // 5, 200)
 
 
 def draw(seed: int, unit: bool = False):
@@ -19,7 +28,7 @@ def draw(seed: int, unit: bool = False):
 
 
 def test_unit_sizes_are_integral_and_equal_belady() -> None:
-    for seed in range(200):
+    for seed in range(FEW):
         requests, size, cost, capacity = draw(seed, unit=True)
         lp = eviction.solve(requests, size, cost, capacity)
         assert np.allclose(lp.primal["kept"], np.round(lp.primal["kept"]), atol=1e-6)
@@ -27,13 +36,22 @@ def test_unit_sizes_are_integral_and_equal_belady() -> None:
         check_eviction(requests, size, cost, capacity, lp)
 
 
-def test_lp_is_below_the_integer_program_and_that_below_every_rule() -> None:
+def test_lp_is_certified_and_below_every_rule() -> None:
+    for seed in range(MANY):
+        requests, size, cost, capacity = draw(seed)
+        lp = eviction.solve(requests, size, cost, capacity)
+        check_eviction(requests, size, cost, capacity, lp)
+        assert lp.bound == pytest.approx(lp.value, rel=1e-6)
+        for rule in (caches.lru, caches.greedy_dual_size, caches.belady):
+            assert lp.value <= rule(requests, size, cost, capacity) + 1e-6
+
+
+def test_integer_program_is_between_the_lp_and_every_rule() -> None:
     fractional = 0
-    for seed in range(150):
+    for seed in range(FEW):
         requests, size, cost, capacity = draw(seed)
         lp = eviction.solve(requests, size, cost, capacity)
         ip = eviction.solve(requests, size, cost, capacity, integer=True)
-        check_eviction(requests, size, cost, capacity, lp)
         assert ip.status == "optimal"
         assert lp.value <= ip.value + 1e-6
         for rule in (caches.lru, caches.greedy_dual_size, caches.belady):
@@ -42,13 +60,66 @@ def test_lp_is_below_the_integer_program_and_that_below_every_rule() -> None:
     assert fractional  # sizes do leave a gap somewhere
 
 
-def test_price_is_the_gain_of_a_little_more_space() -> None:
-    step = 1e-4
-    for seed in range(60):
+def test_integer_program_equals_trying_everything() -> None:
+    for seed in range(FEW):
         requests, size, cost, capacity = draw(seed)
-        lp, more, less = (eviction.solve(requests, size, cost, capacity + 1 + d) for d in (0, step, -step))
-        price = float(lp.duals["space"].sum())
-        assert (lp.value - more.value) / step - 1e-3 <= price <= (less.value - lp.value) / step + 1e-3
+        few = [r % 5 for r in requests[:15]]
+        size, cost = ({i: d.get(i, 1) for i in range(5)} for d in (size, cost))
+        ip = eviction.solve(few, size, cost, capacity, integer=True)
+        assert ip.value == pytest.approx(caches.best(few, size, cost, capacity))
+
+
+def test_flow_and_readable_rows_agree() -> None:
+    for seed in range(FEW):
+        requests, size, cost, capacity = draw(seed)
+        readable = eviction.solve_pulp(requests, size, cost, capacity)
+        check_eviction(requests, size, cost, capacity, readable)
+        assert readable.value == pytest.approx(eviction.solve(requests, size, cost, capacity).value, rel=1e-6)
+
+
+def test_long_trace_has_certified_prices() -> None:
+    rng = np.random.default_rng(5)
+    objects = 300
+    weight = np.arange(1, objects + 1) ** -0.8
+    requests = rng.choice(objects, 3000, p=weight / weight.sum()).tolist()
+    size, cost = (dict(enumerate(rng.integers(1, 30, objects).tolist())) for _ in range(2))
+    lp = eviction.solve(requests, size, cost, 600)
+    check_eviction(requests, size, cost, 600, lp)
+    assert lp.bound == pytest.approx(lp.value, rel=1e-6)
+    assert lp.value < caches.lru(requests, size, cost, 600)
+
+
+def test_price_is_the_gain_of_a_little_more_space_at_that_step() -> None:
+    step, unique = 1e-3, 0
+    rng = np.random.default_rng(3)
+    for seed in range(MANY):
+        requests, size, cost, capacity = draw(seed)
+        room = capacity + 0.5 + rng.random(len(requests))
+        lp = eviction.solve(requests, size, cost, room)
+        at = int(rng.integers(len(requests)) if seed % 2 else np.argmax(lp.duals["space"]))
+        room[at] += step
+        more = lp.value - eviction.solve(requests, size, cost, room).value
+        room[at] -= 2 * step
+        less = eviction.solve(requests, size, cost, room).value - lp.value
+        price = float(lp.duals["space"][at])
+        assert more / step - 1e-4 <= price <= less / step + 1e-4, seed
+        unique += less - more <= 1e-4 * step and price > 0
+    assert unique > MANY // 4  # where both agree the price is the derivative, to 1e-4
+
+
+def test_capacity_by_step_must_fit_the_trace() -> None:
+    with pytest.raises(ValueError, match="one for each of the 2 steps"):
+        eviction.solve("AB", 1, 1, [1.0, 1.0, 1.0])
+    assert eviction.solve("ABA", 1, 1, [1, 2, 1]).value == 2
+
+
+def test_any_prices_bound_the_cost_from_below() -> None:
+    rng = np.random.default_rng(9)
+    for seed in range(FEW):
+        requests, size, cost, capacity = draw(seed)
+        wanted = eviction.gaps(requests, size, cost, capacity)
+        prices = rng.random(len(requests)) * rng.integers(0, 2, len(requests))
+        assert eviction.bound_from(wanted, prices) <= eviction.solve(requests, size, cost, capacity).value + 1e-6
 
 
 def test_one_number_serves_all_objects() -> None:
