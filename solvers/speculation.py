@@ -88,7 +88,8 @@ def slot_price_ps(profile: Profile, context: float = 0.0) -> float:
 def crossover(profile: Profile, acceptance: Sequence[float], drafts: int, context: int, draft_us: int = 0) -> float:
     """Return the smallest batch at which `drafts` drafts make fewer tokens per second than none; inf if there is none.
 
-    T(k)/T(0) does not fall as the batch grows, so bisection finds it (tiles aside; up to 2^24 requests).
+    T(k) - E(k)*T(0) is linear in the batch between 1 and the ends of the two floors: bisection in the first piece that
+    ends above 0 finds it (tiles aside; up to 2^24 requests). With `draft_us` > 0 drafts may pay again above it.
     """
     gain = float(tokens_per_step(acceptance, drafts)[-1])
 
@@ -96,11 +97,15 @@ def crossover(profile: Profile, acceptance: Sequence[float], drafts: int, contex
         with_drafts = step_ps(profile, batch, context, drafts, draft_us)
         return with_drafts > gain * step_ps(profile, batch, context, 0)
 
-    if loses(1):
-        return 1.0
-    if not loses(LARGEST_BATCH):
+    free_ps, ends = max(profile.floor_ps - profile.t0_ps, 0), [1, LARGEST_BATCH]
+    for slots in (1, 1 + drafts):
+        on_floor = free_ps // max(profile.per_token_ps * slots, 1)  # the largest batch that the floor hides
+        ends += [batch for batch in (on_floor, on_floor + 1) if 1 < batch < LARGEST_BATCH]
+    ends.sort()
+    last = next((place for place, batch in enumerate(ends) if loses(batch)), None)
+    if last is None:
         return float("inf")
-    low, high = 1, LARGEST_BATCH  # low pays, high loses
+    low, high = ends[max(last - 1, 0)], ends[last]  # low pays unless it is 1, high loses
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if loses(middle) else (middle, high)

@@ -70,12 +70,15 @@ def largest(profile: Profile, decodes: Decodes, limit_us: int, past_tokens: int 
 def price_per_ms(profile: Profile, decodes: Decodes, limit_us: int, past_tokens: int = 0) -> float:
     """Return the dual of the limit: prompt tokens that one more ms lets into a step, 1 / (a + b*(past + q)).
 
-    The derivative of `largest`, tiles and rounding aside; 0 where no prompt token fits, inf where tokens are free.
+    The derivative of `largest`, tiles and rounding aside, without a while the step is on the floor; 0 where no prompt
+    token fits, inf where tokens are free.
     """
     chunk = largest(profile, decodes, limit_us, past_tokens)
     if chunk <= 0:
         return 0.0
-    per_token_ps = profile.per_token_ps + profile.per_pair_ps * (past_tokens + chunk)
+    per_token_ps = profile.per_pair_ps * (past_tokens + chunk)
+    if profile.t0_ps + profile.per_token_ps * (decodes.count + chunk) >= profile.floor_ps:
+        per_token_ps += profile.per_token_ps
     return 1e9 / per_token_ps if per_token_ps else float("inf")
 
 

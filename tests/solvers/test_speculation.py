@@ -103,6 +103,36 @@ def test_crossover_is_where_drafts_stop_to_pay() -> None:
     assert finite > INSTANCES // 4
 
 
+def test_crossover_is_the_first_batch_that_loses_where_drafting_takes_time() -> None:
+    """A drafting pass weighs most in small batches, so drafts may lose, then pay again: the first counts."""
+    again = 0
+    for seed in range(300):
+        rng = np.random.default_rng((17, seed))
+        gpu = Profile(
+            "any",
+            t0_ps=int(rng.integers(1, 6)) * 10**9,
+            floor_ps=int(rng.integers(0, 9)) * 10**9,
+            per_token_ps=int(rng.integers(1, 100)) * 10**6,
+            per_context_ps=int(rng.integers(0, 3000)),
+            per_seq_ps=int(rng.integers(0, 50)) * 10**6,
+        )
+        drafts, context, draft_us = int(rng.integers(1, 6)), int(rng.integers(0, 8000)), int(rng.integers(0, 5000))
+        acceptance = [float(rng.uniform(0.3, 0.98))]
+        gain = speculation.tokens_per_step(acceptance, drafts)[-1]
+        first = speculation.crossover(gpu, acceptance, drafts, context, draft_us)
+
+        def loses(b: int, gpu=gpu, gain=gain, drafts=drafts, context=context, draft_us=draft_us) -> bool:
+            with_drafts = speculation.step_ps(gpu, b, context, drafts, draft_us)
+            return with_drafts > gain * speculation.step_ps(gpu, b, context, 0)
+
+        tried = np.unique(np.concatenate([np.arange(1, 300), np.geomspace(300, 2**24, 60).astype(int)])).tolist()
+        assert not any(loses(b) for b in tried if b < first)
+        if first < np.inf:
+            assert loses(int(first))
+            again += not all(loses(b) for b in tried if b >= first)
+    assert again > 10  # the case that one bisection over all batches would miss
+
+
 def test_crossover_moves_with_context_as_in_the_effect() -> None:
     """T12: longer contexts shift it right; one draft pays at any batch on both GPUs."""
     for gpu in (H100, RTX4090):

@@ -79,6 +79,15 @@ def test_price_is_the_gain_of_a_little_more_time() -> None:
     assert token_budget.price_per_ms(GPUS[0], Decodes(1, 10), 1000) == 0.0
 
 
+def test_price_is_that_of_attention_alone_while_the_floor_hides_the_tokens() -> None:
+    """After a long past the pairs of a short chunk fill the limit before its tokens leave the floor."""
+    gpu, decodes, past = GPUS[0], Decodes(8, 8000), 4000
+    chunk = token_budget.largest(gpu, decodes, 7500, past)
+    assert gpu.t0_ps + gpu.per_token_ps * (8 + chunk) < gpu.floor_ps
+    gain = token_budget.largest(gpu, decodes, 7700, past) - token_budget.largest(gpu, decodes, 7300, past)
+    assert token_budget.price_per_ms(gpu, decodes, 7500, past) == pytest.approx(gain / 0.4, rel=0.02)
+
+
 def draw(seed: int):
     rng = np.random.default_rng((8, seed))
     n = int(rng.integers(1, 8))
