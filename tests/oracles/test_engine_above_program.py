@@ -1,8 +1,8 @@
 """Where the engine reduces to the stylised model, the start-time program is below every non-preemptive run of it.
 
-The reduction: one token a block, no prefix cache, steps of exactly one slot, exact predictions and the peak look-ahead,
-under which nothing is ever preempted. A stylised request holds s + j tokens in its j-th slot; the engine's holds its
-prompt + j - 1, so the prompt is s + 1.
+The reduction: one token a block, no prefix cache, steps of exactly one slot, exact predictions that the peak look-ahead
+trusts to the token (no margin), under which nothing is ever preempted. A stylised request holds s + j tokens in its
+j-th slot; the engine's holds its prompt + j - 1, so the prompt is s + 1.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ def latency_in_slots(arrival: list[int], prompt: list[int], output: list[int], m
         output_tokens=output,
         predicted_tokens=output,
     )
-    settings = engine.Settings(1024, 10**6, memory + 1, block_size=1, enable_prefix_caching=False)
+    settings = engine.Settings(
+        1024, 10**6, memory + 1, block_size=1, enable_prefix_caching=False, lookahead_margin_tokens=0
+    )
     result = engine.simulate(trace, settings, SLOTS, rules)
     assert result.requests is not None and result.steps is not None
     assert not result.steps["preempted"].any()

@@ -18,6 +18,7 @@ before it, and once they are done it fits; by induction the i-th shortest ends b
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -43,18 +44,28 @@ def mc_sf(requests: list[schedules.Request], memory: int) -> int:
     return schedules.tel(requests, starts)
 
 
-def engine_slots(requests: list[schedules.Request], memory: int) -> int:
-    """Return the total latency of the engine: one token a block, exact predictions, a prompt of s + 1.
+def engine_starts(requests: list[schedules.Request], memory: int, margin: int, skip: bool = False) -> list[int]:
+    """Return the slots in which the engine starts each: one token a block, exact predictions, a prompt of s + 1.
 
-    The engine's look-ahead allows for predictions that fall short: it counts at least 8 slots, and a tenth of what has
-    been produced, for whoever runs. So it starts some requests later than MC-SF.
+    By default the engine's look-ahead allows for predictions that fall short: it counts at least 8 slots, and a tenth
+    of what has been produced, for whoever runs. So it starts some requests later than MC-SF. A margin of 0 trusts them.
     """
-    _, prompt, output = (np.array(column) for column in zip(*requests, strict=True))
-    trace = engine.Trace(0 * prompt, prompt + 1, output, predicted_tokens=output)
-    settings = engine.Settings(1024, 10**6, memory + 1, block_size=1, enable_prefix_caching=False)
-    done = engine.simulate(trace, settings, SLOT, MC_SF, record="requests").requests
+    arrival, prompt, output = (np.array(column) for column in zip(*requests, strict=True))
+    trace = engine.Trace(arrival * SLOT_US, prompt + 1, output, predicted_tokens=output)
+    settings = engine.Settings(
+        1024, 10**6, memory + 1, block_size=1, enable_prefix_caching=False, lookahead_margin_tokens=margin
+    )
+    book = replace(MC_SF, mechanisms=replace(MC_SF.mechanisms, misfit="skip", max_skips=64)) if skip else MC_SF
+    done = engine.simulate(trace, settings, SLOT, book, record="requests").requests
     assert (done["preemptions"] == 0).all()
-    return int(done["finish_us"].sum()) // SLOT_US
+    starts = done["first_scheduled_us"] // SLOT_US
+    assert (done["finish_us"] == (starts + output) * SLOT_US).all()
+    return [int(start) for start in starts]
+
+
+def engine_slots(requests: list[schedules.Request], memory: int) -> int:
+    """Return the total latency of the engine with its usual margin."""
+    return schedules.tel(requests, engine_starts(requests, memory, margin=8))
 
 
 def draw(rng: np.random.Generator, same_prompts: bool, most: int = 6) -> tuple[list[schedules.Request], int]:
@@ -125,6 +136,23 @@ def test_mc_sf_lies_between_the_optimum_and_one_at_a_time() -> None:
             f"{np.mean(limits):.2f} on average, {max(limits):.2f} at most (published, about 50 requests: mean 1.005)"
         )
         assert max(ratios) > 1
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_the_engine_without_a_margin_starts_everybody_when_mc_sf_does(skip: bool) -> None:
+    """Up to 12 requests that arrive over 12 slots, strict and with skip; the usual margin of 8 starts some later."""
+    rng = np.random.default_rng(5)
+    later = 0
+    for _ in range(200):
+        n, memory = int(rng.integers(1, 13)), int(rng.integers(4, 60))
+        prompt, arrival = rng.integers(0, memory, n), np.sort(rng.integers(0, 12, n))
+        output = [int(rng.integers(1, memory - s + 1)) for s in prompt]
+        requests = list(zip(arrival.tolist(), prompt.tolist(), output, strict=True))
+        order = sorted(range(n), key=lambda i: (requests[i][2], requests[i][0], i))
+        starts = schedules.list_schedule(requests, memory, order, skip)
+        assert engine_starts(requests, memory, 0, skip) == starts, (requests, memory)
+        later += engine_starts(requests, memory, 8, skip) != starts
+    assert later > 20
 
 
 @pytest.mark.parametrize("condition", [all_fit, none_overlap])
