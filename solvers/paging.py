@@ -49,29 +49,30 @@ def landlord(requests: Sequence[Hashable], size: Numbers, cost: Numbers, capacit
     """Serve each request; where room is missing raise the price until an object's credit is used up, and evict that.
 
     Each object cached pays price * size out of its credit, which each request of it sets to its cost. Ties: older use
-    first. With whole sizes the cost is at most k/(k - h + 1) times that of any policy with capacity h <= k: the prices
-    prove it. Raises ValueError with one sentence per mistake.
+    first. Credits are kept as the level of the price at which they are used up: who has the least level goes, the form
+    in which the rule is implemented. With whole sizes the cost is at most k/(k - h + 1) times that of any policy with
+    capacity h <= k: the prices prove it. Raises ValueError with one sentence per mistake.
     """
     wanted = eviction.gaps(requests, size, cost, capacity)
     if len(requests) and wanted.space.min() < 0:
         raise ValueError(f"{requests[int(np.argmin(wanted.space))]!r} is larger than the cache of {capacity:g}.")
-    sizes = dict(zip(requests, wanted.size.tolist(), strict=True))
-    credit: dict[Hashable, float] = {}  # in order of last use
+    level, room = 0.0, float(capacity)  # the sum of all raises: credit = (level at which it goes - level) * size
+    until: dict[Hashable, tuple[float, int]] = {}  # by object cached, the level at which it goes and its last request
     steps, paid, prices = [], 0.0, np.zeros(len(requests))
     for t, name in enumerate(requests):
-        missed, gone = name not in credit, []
-        credit.pop(name, None)
-        while missed and sum(sizes[f] for f in credit) > capacity - sizes[name]:
-            rise = min(credit[f] / sizes[f] for f in credit)
-            broke = next(f for f in credit if credit[f] / sizes[f] == rise)
-            for f in credit:
-                credit[f] = max(credit[f] - rise * sizes[f], 0.0)
-            del credit[broke]
+        size_of, cost_of, missed, gone = float(wanted.size[t]), float(wanted.cost[t]), name not in until, []
+        start = level
+        while missed and room < size_of:
+            broke = min(until, key=lambda f: until[f])
+            level, last = until.pop(broke)
+            room += float(wanted.size[last])
             gone.append(broke)
-            prices[t] += rise
-        credit[name] = float(wanted.cost[t])
-        paid += float(wanted.cost[t]) * missed
-        steps.append(Step(name, float(missed), float(prices[t]), tuple(gone), dict(credit)))
+        prices[t] = level - start
+        room -= size_of * missed
+        until[name] = (level + cost_of / size_of, t)
+        paid += cost_of * missed
+        credit = {f: (goes - level) * float(wanted.size[last]) for f, (goes, last) in until.items()}
+        steps.append(Step(name, float(missed), float(prices[t]), tuple(gone), credit))
     return Run(tuple(steps), paid, prices)
 
 
@@ -132,4 +133,6 @@ def index_by_age(hazard: Floats) -> Floats:
 
 def victims(hazard: Floats, ages: Ints) -> Ints:
     """Return the order in which blocks of these age bins go, least index first; ties: older first."""
-    return np.lexsort((-ages, index_by_age(hazard)[ages]))
+    index = index_by_age(hazard)
+    alike = np.round(index / max(float(index.max()), 1e-300), 12)  # the last digits of exp do not decide
+    return np.lexsort((-ages, alike[ages]))
