@@ -5,5 +5,5 @@ from __future__ import annotations
 from ui import controls, price_views
 
 note = price_views.settle()
-controls.say(note, "")
+controls.say(note, "", key="prices_note")
 price_views.stage()

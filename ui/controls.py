@@ -91,13 +91,13 @@ def stage(race: run.Race) -> None:
     )
 
 
-def say(note: str, trouble: str) -> None:
-    """Write what a link or a setting got wrong, with the way back."""
+def say(note: str, trouble: str, key: str = "home_note", restore: bool = True) -> None:
+    """Write what a link or a setting got wrong, with the way back to the preset where there is one."""
     if not note and not trouble:
         return
-    with st.container(key="home_note", horizontal=True, vertical_alignment="center", border=True):
+    with st.container(key=key, horizontal=True, vertical_alignment="center", border=True):
         st.markdown(_plain(" ".join(part for part in (note, trouble) if part)))
-        if trouble:
+        if trouble and restore:
             st.button("Restore preset", on_click=restore_preset, key="home_restore_now")
 
 

@@ -9,10 +9,11 @@ import numpy as np
 import streamlit as st
 
 from solvers import scheduling
-from ui import editor, instances, player, prices, text
+from ui import caching, controls, editor, instances, player, prices, text, views
 from ui.instances import Instance
 
 EDITOR = "prices_editor"
+TABS = ["The program", "Which rule comes near", "Race these requests", "What to keep"]
 READING = 860
 """Width of what is read below the editor, in px."""
 MODELS = {
@@ -170,9 +171,7 @@ def _slot(answer: prices.Answer, slot: int, block: scheduling.Block | None) -> N
 
 def _below(answer: prices.Answer) -> None:
     """Show the tabs; one that is not open computes nothing."""
-    model, near, lanes = st.tabs(
-        ["The program", "Which rule comes near", "Race these requests"], key="prices_view", on_change="rerun"
-    )
+    model, near, lanes, keep = st.tabs(TABS, key="prices_view", on_change="rerun")
     if model.open:
         with model, st.container(width=READING):
             _models(answer)
@@ -182,6 +181,9 @@ def _below(answer: prices.Answer) -> None:
     if lanes.open:
         with lanes:
             _race(answer)
+    if keep.open:
+        with keep:
+            _keep()
 
 
 @st.fragment
@@ -197,6 +199,60 @@ def _models(answer: prices.Answer) -> None:
         whole = prices.one_more_block(answer.instance, None)
         text.show("prices/every_slot", price=whole.price, saved=whole.saved, lost=_lost(whole.lost))
     st.markdown(text.model(MODELS[chosen or first]))
+
+
+def _choose_line() -> None:
+    chosen = caching.PRESETS.get(st.session_state["prices_line_preset"])
+    if chosen:
+        for key, value in zip(("line", "space", "costs"), chosen, strict=True):
+            st.session_state[f"prices_{key}"] = value
+
+
+@st.fragment
+def _keep() -> None:
+    """Show a small cache: who is kept under each rule, and the price of space. A wrong entry keeps the last."""
+    session = st.session_state
+    first = next(iter(caching.PRESETS))
+    for key, value in zip(("line", "space", "costs"), caching.PRESETS[first], strict=True):
+        session.setdefault(f"prices_{key}", value)
+    st.pills(
+        "Line of requests",
+        list(caching.PRESETS),
+        default=first,
+        key="prices_line_preset",
+        on_change=_choose_line,
+        label_visibility="collapsed",
+    )
+    line, space, costs = st.columns([5, 2, 3])
+    line.text_input("Requests", key="prices_line", max_chars=2 * caching.MOST_REQUESTS)
+    space.number_input("Space, units", 1, caching.MOST_CAPACITY, step=1, key="prices_space")
+    costs.text_input("Costs other than one", key="prices_costs", placeholder="A=10, B=3", max_chars=120)
+    asked = (session["prices_line"], int(session["prices_space"]), session["prices_costs"])
+    trouble = ""
+    try:
+        solved = caching.solve(*asked)
+        session["prices_line_good"] = asked
+    except ValueError as error:
+        trouble = f"{error} The last line that could be read is shown."
+        solved = caching.solve(*session.get("prices_line_good", caching.PRESETS[first]))
+    controls.say("", trouble, key="prices_line_note", restore=False)
+    told, drawn = st.columns([3, 5], gap="large")
+    with told:
+        text.show("prices/keep", **caching.facts(solved))
+    with drawn:
+        rule = st.segmented_control(
+            "Rule",
+            list(caching.RULES),
+            format_func=caching.RULES.__getitem__,
+            default="optimum",
+            required=True,
+            key="prices_line_rule",
+            label_visibility="collapsed",
+        )
+        made = caching.panels(solved, rule or "optimum", views.mode())
+        said = [caching.panels_alt(solved, rule or "optimum"), "Price of a unit of space in each step"]
+        for panel, words in zip(made, said, strict=True):
+            st.vega_lite_chart(panel.rows, dict(panel.spec), theme=None, alt=words)
 
 
 def _near(answer: prices.Answer) -> None:

@@ -95,7 +95,7 @@ def test_a_memory_below_the_largest_request_is_not_offered(page: Page, address: 
     assert data(page)["memory"] == 3
 
 
-@pytest.mark.parametrize("tab", ["The program", "Which rule comes near", "Race these requests"])
+@pytest.mark.parametrize("tab", ["The program", "Which rule comes near", "Race these requests", "What to keep"])
 def test_each_tab_opens_after_an_edit(page: Page, address: str, tab: str) -> None:
     complaints = serve.watch(page)
     open_page(page, address)
@@ -106,6 +106,7 @@ def test_each_tab_opens_after_an_edit(page: Page, address: str, tab: str) -> Non
         "The program": "Complementary slackness.",
         "Which rule comes near": "Integer optimum",
         "Race these requests": "Here the instance is a race",
+        "What to keep": "A filled circle is a hit",
     }[tab]
     expect(page.get_by_text(said).first).to_be_visible(timeout=30_000)
     assert not complaints

@@ -13,7 +13,7 @@ from streamlit.testing.v1 import AppTest
 from solvers import scheduling
 from tests.oracles import schedules
 from tests.pages.test_home import SHELL, link, words
-from ui import editor, instances, prices
+from ui import caching, editor, instances, price_views, prices
 
 PRESETS = list(instances.presets())
 HOSTILE = {
@@ -69,7 +69,7 @@ def test_hostile_link_gives_the_page_and_one_sentence(query: dict[str, Any]) -> 
     assert "alert(1)" not in said
 
 
-@pytest.mark.parametrize("tab", ["The program", "Which rule comes near", "Race these requests"])
+@pytest.mark.parametrize("tab", price_views.TABS)
 def test_each_tab_opens(tab: str) -> None:
     app = AppTest.from_file(SHELL, default_timeout=120)
     app.session_state["prices_view"] = tab
@@ -139,3 +139,50 @@ def test_the_program_is_printed_where_it_can_be_read() -> None:
 def test_limits_are_said_on_the_page() -> None:
     assert str(instances.MOST_REQUESTS) in editor.WORDS["limits"]
     assert str(instances.MOST_SLOTS) in editor.WORDS["limits"]
+
+
+@pytest.mark.parametrize(
+    ("requests", "capacity", "costs", "optimum", "lru", "greedy_dual"),
+    [
+        ("ABCABCABC", 2, "", 6, 9, 9),
+        ("ABCDABCDABCD", 3, "", 6, 12, 12),
+        ("AXBAYBAZB", 2, "", 6, 9, 9),
+        ("ABCABCABC", 2, "A=10", 15, 36, 16),
+    ],
+    ids=["C1", "C2", "C3", "C4"],
+)
+def test_small_cache_serves_the_golden_lines(
+    requests: str, capacity: int, costs: str, optimum: float, lru: float, greedy_dual: float
+) -> None:
+    said = caching.facts(caching.solve(requests, capacity, costs))
+    assert (said["optimum"], said["lru"], said["greedy_dual"]) == pytest.approx((optimum, lru, greedy_dual))
+    assert optimum - 1e-9 <= said["fractional"]
+
+
+def test_no_rule_keeps_more_than_there_is_room_for() -> None:
+    for requests, capacity, costs in caching.PRESETS.values():
+        solved = caching.solve(requests, capacity, costs)
+        for kept in solved.rules.values():
+            assert ((kept.share > 1e-9).sum(axis=0) <= capacity).all() or kept.share.sum(
+                axis=0
+            ).max() <= capacity + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("requests", "costs"),
+    [("", ""), ("A B 3", ""), ("<b>", ""), ("A" * 61, ""), ("ABC", "A"), ("ABC", "A=0"), ("ABC", "A=1e9"), ("äöü", "")],
+)
+def test_a_line_that_cannot_be_read_is_told_in_a_sentence(requests: str, costs: str) -> None:
+    with pytest.raises(ValueError, match=r"\.$"):
+        caching.solve(requests, 2, costs)
+
+
+def test_a_wrong_line_keeps_the_last_good_one_on_the_page() -> None:
+    app = AppTest.from_file(SHELL, default_timeout=120)
+    app.session_state["prices_view"] = "What to keep"
+    app.run()
+    app.switch_page("pages/prices.py")
+    app.run()
+    app.text_input(key="prices_line").set_value("AB!").run()
+    healthy(app)
+    assert "The last line that could be read is shown" in words(app)
