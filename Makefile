@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run warm check test test-fast test-nightly mutants bench golden shots clean
+.PHONY: help run warm check test test-fast test-nightly mutants bench golden study shots clean
 
 help:
 	@echo "make run        serve the app at http://localhost:$(PORT) (PORT=... to change)"
@@ -16,6 +16,7 @@ help:
 	@echo "make check      style, types, import rules and words only"
 	@echo "make bench      time the engine and the page, write bench.json"
 	@echo "make golden     compute the stored evidence over seeds again and print what changed"
+	@echo "make study      rules from linear programs against the best heuristics, and the findings: half an hour"
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -64,6 +65,11 @@ bench: $(VENV)/.dev
 
 golden: $(VENV)/.dev
 	$(BIN)/python -m ui.evidence
+	@git --no-pager diff --stat -- assets/evidence
+
+study: $(VENV)/.dev
+	$(BIN)/python -m measure.study
+	$(BIN)/python -m measure.findings
 	@git --no-pager diff --stat -- assets/evidence
 
 shots: $(VENV)/.dev
