@@ -17,8 +17,8 @@ from solvers import eviction
 from solvers.eviction import Numbers
 from solvers.policies.lp_retention import worth
 
-HALVINGS = 60
-"""Bisection steps for the rise of a price: to the last bit of a double."""
+HALVINGS = 52
+"""Bisection steps for the rise of a price: to the last bits of a double."""
 
 
 @dataclass(frozen=True)
