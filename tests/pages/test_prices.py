@@ -186,3 +186,8 @@ def test_a_wrong_line_keeps_the_last_good_one_on_the_page() -> None:
     app.text_input(key="prices_line").set_value("AB!").run()
     healthy(app)
     assert "The last line that could be read is shown" in words(app)
+
+
+def test_the_preset_about_intervals_has_one() -> None:
+    block = prices.one_more_block(instances.presets()["not_unique"].instance, 2)
+    assert block.interval == pytest.approx((2 / 3, 1.0))
