@@ -1,284 +1,253 @@
-"""What the prices do and why, measured on this engine: four findings, a figure each.
+"""Four findings about prices, measured: what is scarce when, why prices become GPU time, lifetimes, losses.
 
-    python -m measure.findings                  measure all (minutes), writes assets/evidence/findings.json
-    python -m measure.findings share            measure these parts (share, retention, losses) again, keep the rest
+    python -m measure.findings                    all (minutes), writes assets/evidence/findings.json
+    python -m measure.findings share lifetimes    these again, keeps the rest
 
-- `share`: which resource the window program prices when. Load times memory times workload; in each cell the order by
-  prices and the order by GPU time serve the same requests. Of the first are noted, second by second, the part of the
-  rent that memory bears (theta) and the rank correlation of both orders over those who wait; then latency is compared.
-- `retention`: LRU with tool calls pinned for a fixed time, over a grid of times, against keeping by price.
-- `losses`: where the whole book of prices is behind the rulebook that a reader would use instead.
-
-Every run is drained, warm-up is cut by arrival, all rules of a seed serve the same requests. Intervals are Student's t
-at 95 % over seeds. The best fixed time is chosen on other seeds than those reported.
+All on the study's workloads, a rulebook's other decisions being the best heuristic's. Rules of a seed serve the same
+requests; intervals are Student's t at 95 % over seeds. `shares`: what part of the rent memory bears in the window
+program, theta, where anything has a price at all; and how alike the order by prices is to the order by GPU time
+(Kendall's tau over those who wait) and what it gains over it. `lifetimes`: fixed times to live against the price.
+`losses`: the whole book `lp_prices` against the rival that it was expected to lose to.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from engine import metrics, rulebooks
-from engine.costs import PS_PER_MS, footprint_tokens, gpu_ms
-from engine.records import Result, Rulebook, Trace
+import engine
+from engine import costs, metrics
+from engine.policy import Policy, View
+from engine.records import Trace
 from engine.simulate import Run
-from measure.study import H100, RTX, SLO, Workload, load_one, workloads
-from ui.evidence import interval, versions
+from measure import study
+from measure.study import Rule, Workload
+from ui.evidence import versions
 
-OUT = Path(__file__).resolve().parent.parent / "assets" / "evidence" / "findings.json"
-FIGURES = {"mean_ms": "mean_pct", "p99_ms": "p99_pct", "goodput_pct": "goodput_points"}
-LOOK_STEPS = 4
-"""Steps between two looks at the prices, which change once a second."""
-FEW = 3
-"""Waiting requests below which an order says nothing."""
-
-
-def on(**changed: Any) -> Rulebook:
-    """Return the best heuristic's rulebook with rules changed; `order_options` and `pin_options` replace its own."""
-    base = rulebooks.load("best_heuristic")
-    options = {name[:-8]: changed.pop(name) for name in list(changed) if name.endswith("_options")}
-    return replace(base, **changed, options={**base.options, **options})
+OUT = study.ROOT / "assets" / "evidence" / "findings.json"
+SEEDS = range(6)
+LOADS = (0.7, 0.9, 1.0, 1.1)
+LIFETIMES_S = (0, 5, 20, 60, 120, 300)
+FEWEST = 5
+"""Requests that wait: with fewer an order says little, and Kendall's tau is not taken."""
+CHAT_SMALL_RATE = 17.4
+"""Requests a second at load 1.0 of Azure chats on the H100 with 6,000 blocks, by `study.load_one`."""
 
 
-def figures(one: Workload, trace: Trace, result: Result) -> dict[str, float]:
-    """Return mean and P99 latency (ms) and goodput (%) of the requests that arrive after the warm-up."""
-    found = metrics.summary(result, trace, one.warmup_s, SLO)
-    return {name: round(found[name], 3) for name in FIGURES}
+@cache
+def servers() -> dict[str, Workload]:
+    """Return what the shares are measured on, by id: one model (Llama 3.1 8B), two GPUs, memories of several sizes."""
+    known = study.workloads()
+    chat = replace(known["quiet_hour"], id="chat_h100", title="Chat, H100")
+    small = replace(
+        chat, id="chat_small", title="Chat, H100, small memory", blocks=6000, rate_at_load_1=CHAT_SMALL_RATE
+    )
+    return {
+        one.id: one
+        for one in (
+            replace(known["rush_hour"], id="chat_rtx", title="Chat, RTX 4090"),
+            chat,
+            small,
+            replace(known["burst_of_code"], id="code", title="Code, H100, small memory"),
+            replace(known["reasoning"], title="Reasoning, H100, small memory"),
+            replace(known["agents_and_documents"], id="agents", title="Agents, H100"),
+            replace(known["agents_small"], title="Agents, H100, small memory"),
+            replace(known["mooncake"], title="Long chats, large memory"),
+        )
+    }
 
 
-def served(one: Workload, trace: Trace, book: Rulebook) -> dict[str, float]:
-    """Return the figures of one run."""
-    return figures(one, trace, Run(trace, one.settings(), one.gpu(), book, "requests").finish())
+class Watched(Run):
+    """A run under the order `lp_price` that notes, at each refresh, the share of memory and what the order is like."""
 
+    def __init__(self, *args: Any, **more: Any) -> None:
+        self.shares: list[float] = []
+        self.alike: list[float] = []
+        self.refreshes = 0
+        super().__init__(*args, **more)
 
-def compared(ours: Sequence[dict[str, float]], base: Sequence[dict[str, float]]) -> dict[str, dict[str, float]]:
-    """Return ours against base over seeds: mean and P99 latency in %, goodput in points."""
-    made = {}
-    for name, said in FIGURES.items():
-        a, b = [each[name] for each in ours], [each[name] for each in base]
-        made[said] = interval(metrics.paired_points(a, b) if name == "goodput_pct" else metrics.paired_pct(a, b))
-    return made
-
-
-def spread(values: Sequence[float]) -> dict[str, float] | None:
-    """Return the mean over seeds with its 95 % interval; None where fewer than two seeds have a value."""
-    known = [value for value in values if np.isfinite(value)]
-    if len(known) < 2:
-        return None
-    found = interval(metrics.paired_difference(known, np.zeros(len(known))))
-    return {key: found[key] for key in ("mean", "low", "high", "seeds")}
-
-
-# -- which resource has the price, and when both orders are one -----------------------------------------------
-
-SHARE_SEEDS = range(6)
-LOADS = (0.5, 0.7, 0.9, 1.0, 1.1, 1.3)
-BLOCKS = {H100: (27_000, 12_000, 6_000, 4_000), RTX: (10_000, 5_000, 2_588, 1_300)}
-"""Sizes of memory; the first of the H100 and the third of the RTX 4090 are what the GPU really has beside the model."""
-PLACES: tuple[tuple[str, str, str], ...] = (
-    ("conv", "Chats, H100", "quiet_hour"),
-    ("conv_rtx", "Chats, RTX 4090", "rush_hour"),
-    ("code", "Code, H100", "burst_of_code"),
-    ("reasoning", "Reasoning, H100", "reasoning"),
-    ("agents", "Agents, H100", "agents_and_documents"),
-)
-"""Panels: id, title, workload of the study."""
-
-
-def watched(one: Workload, trace: Trace) -> tuple[dict[str, float], dict[str, float]]:
-    """Serve by prices; return the figures of the run, and what the prices were while requests arrived.
-
-    share: mean theta over seconds with a price; priced_pct: seconds in which there was one, in %; tau: mean Kendall
-    rank correlation of the order by rent and the order by GPU time over those who wait, over the same seconds.
-    """
-    settings, profile = one.settings(), one.gpu()
-    run = Run(trace, settings, profile, on(order="lp_price"), "requests")
-    step_ms = max(profile.floor_ps, profile.t0_ps) / PS_PER_MS / (settings.block_size * settings.usable_blocks)
-    shares, taus, last, steps, looks = [], [], None, 0, 0
-    while not run.advance(steps := steps + LOOK_STEPS):
-        view = run.view(run.order, run.server.rows_waiting(), False)
-        prices = getattr(view.shared, "prices", None)
-        if prices is None or prices is last or not one.warmup_s <= view.t_ms / 1000.0 <= one.duration_s:
-            continue
-        last, looks = prices, looks + 1
+    def _write(self, rule: Policy, view: View) -> None:
+        super()._write(rule, view)
+        if rule is not self.order or not view.refreshed or not hasattr(view.memory, "prices"):
+            return
+        self.refreshes += 1
+        prices = view.memory.prices
         if prices.slack:
-            continue
-        shares.append(prices.share)
-        if len(view.rows) >= FEW:
-            gpu = gpu_ms(view.rows, profile)
-            rent = prices.memory * step_ms * footprint_tokens(view.rows) + prices.gpu_time * gpu
-            taus.append(float(stats.kendalltau(rent, gpu).statistic))
-    seen = {
-        "share": round(float(np.mean(shares)), 4) if shares else float("nan"),
-        "priced_pct": round(100.0 * len(shares) / max(looks, 1), 2),
-        "tau": round(float(np.nanmean(taus)), 4) if np.isfinite(taus).any() else float("nan"),
+            return
+        self.shares.append(view.memory.share)
+        if len(view.rows) >= FEWEST:
+            profile, settings = view.profile, view.settings
+            step_ms = max(profile.floor_ps, profile.t0_ps) / costs.PS_PER_MS
+            memory = costs.footprint_tokens(view.rows) * step_ms / (settings.block_size * settings.usable_blocks)
+            gpu = costs.gpu_ms(view.rows, profile)
+            rent = prices.memory * memory + prices.gpu_time * gpu
+            self.alike.append(float(stats.kendalltau(rent, gpu).statistic))
+
+
+def serve(one: Workload, rule: Rule, trace: Trace) -> dict[str, float]:
+    """Return the study's figures of one run."""
+    return study.measure(one, rule, trace)
+
+
+def over_seeds(values: Sequence[float]) -> dict[str, Any] | None:
+    """Return mean and 95 % t-interval of finite values, None of fewer than two."""
+    kept = [value for value in values if np.isfinite(value)]
+    if len(kept) < 2:
+        return None
+    found = metrics.paired_difference(kept, [0.0] * len(kept))
+    return {"mean": round(found.mean, 3), "low": round(found.low, 3), "high": round(found.high, 3), "seeds": len(kept)}
+
+
+def against(ours: Sequence[float], rival: Sequence[float]) -> dict[str, Any]:
+    """Return ours against the rival in %, seed by seed."""
+    found = metrics.paired_pct(ours, rival)
+    return {
+        "mean": round(found.mean, 3),
+        "low": round(found.low, 3),
+        "high": round(found.high, 3),
+        "seeds": found.seeds,
     }
-    return figures(one, trace, run.result()), seen
 
 
-def cell(one: Workload, seed: int) -> dict[str, float]:
-    """Return what the prices were on one seed, and the mean latency by prices against by GPU time in %."""
-    trace = one.trace(seed)
-    ours, seen = watched(one, trace)
-    base = served(one, trace, on())
-    return {**seen, "later_pct": round(100.0 * (ours["mean_ms"] / base["mean_ms"] - 1.0), 4)}
+def watched(one: Workload, trace: Trace) -> dict[str, float]:
+    """Return one run under prices: theta and tau (means over refreshes), % of refreshes with a price, mean latency."""
+    run = Watched(trace, one.settings(), one.gpu(), study.rule("lp_price").book(), "requests")
+    found = metrics.summary(run.finish(), trace, one.warmup_s, study.SLO)
+    return {
+        "theta": float(np.mean(run.shares)) if run.shares else float("nan"),
+        "tau": float(np.mean(run.alike)) if run.alike else float("nan"),
+        "priced_pct": 100.0 * len(run.shares) / max(run.refreshes, 1),
+        "mean_ms": round(found["mean_ms"], 3),
+    }
 
 
-def places() -> Iterator[tuple[dict[str, Any], Workload]]:
-    """Yield every cell at load 1.0 with its place; load 1.0 is measured for each size of memory."""
-    for id, title, of in PLACES:
-        base = workloads()[of]
-        for blocks in BLOCKS[base.profile]:
-            one = replace(base, blocks=blocks)
-            rate = round(load_one(one, range(1000, 1003))[0], 4)
-            yield {"place": id, "title": title, "blocks": blocks, "rate_at_load_1": rate}, one
-
-
-def share() -> dict[str, Any]:
-    """Return the cells: place, blocks, load, and over seeds theta, priced seconds, correlation and latency."""
-    cells = []
-    for place, one in places():
+def shares() -> list[dict[str, Any]]:
+    """Measure theta, tau and the gain over the order by GPU time, for each server and load."""
+    rows = []
+    for id, server in servers().items():
         for load in LOADS:
-            at = replace(one, rate_at_load_1=place["rate_at_load_1"], load=load)
-            runs = [cell(at, seed) for seed in SHARE_SEEDS]
-            each = {name: [run[name] for run in runs] for name in runs[0]}
-            found = {name: spread(values) for name, values in each.items()}
-            known = {name: [None if np.isnan(v) else v for v in values] for name, values in each.items()}
-            cells.append({**place, "load": load, **found, "per_seed": known})
-        print(place, flush=True)
-    return {"seeds": list(SHARE_SEEDS), "loads": LOADS, "cells": cells}
+            one = replace(server, load=load)
+            found, rival = [], []
+            for seed in SEEDS:
+                trace = one.trace(seed)
+                found.append(watched(one, trace))
+                rival.append(serve(one, study.rule("gpu_time"), trace)["mean_ms"])
+            rows.append(
+                {
+                    "server": id,
+                    "title": server.title,
+                    "load": load,
+                    **{name: over_seeds([each[name] for each in found]) for name in ("theta", "tau", "priced_pct")},
+                    "gain_pct": against([each["mean_ms"] for each in found], rival),
+                    "mean_ms": [each["mean_ms"] for each in found],
+                }
+            )
+        print(f"shares {id}", flush=True)
+    return rows
 
 
-# -- keeping by price against keeping for a fixed time ---------------------------------------------------------
-
-KEEP_SEEDS, CHOICE = range(12), range(100, 106)
-TTL_S = (0, 2, 5, 10, 20, 40, 60, 90, 120, 240)
-
-
-def kept() -> dict[str, tuple[str, Workload, float]]:
-    """Return where pins are tried: id -> (title, workload, factor on the pauses after tool calls)."""
-    known = workloads()
-    agents, small = known["agents_and_documents"], known["agents_small"]
-    return {
-        "agents": ("Agents", agents, 1.0),
-        "agents_quick": ("Quick tools", agents, 0.25),
-        "agents_slow": ("Slow tools", agents, 4.0),
-        "agents_light": ("Agents, load 0.7", replace(agents, load=0.7), 1.0),
-        "agents_small": ("Agents, 8,000 blocks", small, 1.0),
-        "coding_agents": ("Coding agents", known["coding_agents"], 1.0),
-    }
+def lifetime(seconds: int) -> Rule:
+    """Return the rule that pins every answer that may be followed by a turn for a fixed time; 0: LRU alone."""
+    if not seconds:
+        return study.rule("lru")
+    pin = {"pin": {"ttl_ms": 1000.0 * seconds}}
+    return Rule(f"pin_{seconds}", f"{seconds} s", "keep", False, {"evict": "lru", "pin": "fixed"}, pin)
 
 
-def paused(trace: Trace, factor: float) -> Trace:
-    """Return the trace with the pauses after tool calls stretched."""
-    if factor == 1.0:
-        return trace
-    assert trace.after is not None and trace.think_us is not None and trace.tool is not None
-    called = (trace.after >= 0) & (trace.tool[trace.after] >= 0)
-    return replace(trace, think_us=np.where(called, trace.think_us * factor, trace.think_us).astype(np.int64))
+def lifetimes() -> list[dict[str, Any]]:
+    """Measure fixed times to live against the retention price on the workloads in which prompts share blocks."""
+    rows = []
+    for id, one in study.workloads().items():
+        if not one.shares:
+            continue
+        traces = [one.trace(seed) for seed in SEEDS]
+        price = [serve(one, study.rule("lp_retention"), trace)["mean_ms"] for trace in traces]
+        for seconds in LIFETIMES_S:
+            fixed = [serve(one, lifetime(seconds), trace)["mean_ms"] for trace in traces]
+            rows.append(
+                {
+                    "workload": id,
+                    "title": one.title,
+                    "seconds": seconds,
+                    "mean_ms": fixed,
+                    "price_ms": price,
+                    "against_price_pct": against(fixed, price),
+                }
+            )
+        print(f"lifetimes {id}", flush=True)
+    return rows
 
 
-def pinned(ttl_s: float) -> Rulebook:
-    """Return the best heuristic with tool calls pinned for so long; 0: nothing is pinned."""
-    if ttl_s == 0:
-        return on(pin="none", pin_options={})
-    return on(pin="fixed", pin_options={"ttl_ms": 1000.0 * ttl_s})
+LOSSES = (
+    ("agents_small", 0.7, "best_heuristic"),
+    ("agents_small", 0.9, "best_heuristic"),
+    ("agents_small", 1.1, "best_heuristic"),
+    ("agents_and_documents", 1.1, "best_heuristic"),
+    ("rush_hour", 1.1, "shortest_prompt"),
+    ("burst_of_code", 0.9, "shortest_prompt"),
+)
+"""Workload, load and rival, as the experiment before building let expect."""
 
 
-PRICED = {"evict": "lp_retention", "pin": "none", "pin_options": {}}
+def losses() -> list[dict[str, Any]]:
+    """Measure `lp_prices` where it was expected to lose."""
+    rows = []
+    for id, load, rival in LOSSES:
+        one = replace(study.workloads()[id], load=load)
+        traces = [one.trace(seed) for seed in SEEDS]
+        ours = [serve(one, study.rule("lp_prices"), trace) for trace in traces]
+        theirs = [serve(one, study.rule(rival), trace) for trace in traces]
+        goodput = metrics.paired_points([a["goodput_pct"] for a in ours], [b["goodput_pct"] for b in theirs])
+        rows.append(
+            {
+                "workload": id,
+                "title": one.title,
+                "load": load,
+                "rival": rival,
+                "rival_name": engine.rulebooks.load(rival).name,
+                "mean_pct": against([a["mean_ms"] for a in ours], [b["mean_ms"] for b in theirs]),
+                "p99_pct": against([a["p99_ms"] for a in ours], [b["p99_ms"] for b in theirs]),
+                "goodput_points": {key: round(getattr(goodput, key), 3) for key in ("mean", "low", "high", "seeds")},
+                "mean_ms": [a["mean_ms"] for a in ours],
+            }
+        )
+        print(f"losses {id} {load}", flush=True)
+    return rows
 
 
-def keeping(one: Workload, factor: float, book: Rulebook, seeds: Sequence[int]) -> list[dict[str, float]]:
-    """Return the figures of each seed."""
-    return [served(one, paused(one.trace(seed), factor), book) for seed in seeds]
-
-
-def retention() -> dict[str, Any]:
-    """Return by workload: the best fixed time, the price against it, and every fixed time against the price."""
-    found = {}
-    for id, (title, one, factor) in kept().items():
-        trial = {ttl: keeping(one, factor, pinned(ttl), CHOICE) for ttl in TTL_S}
-        means = {ttl: float(np.mean([run["mean_ms"] for run in runs])) for ttl, runs in trial.items()}
-        best = min(means, key=means.__getitem__)
-        price = keeping(one, factor, on(**PRICED), KEEP_SEEDS)
-        pins = {ttl: keeping(one, factor, pinned(ttl), KEEP_SEEDS) for ttl in TTL_S}
-        found[id] = {
-            "title": title,
-            "best_ttl_s": best,
-            "price_against_best": compared(price, pins[best]),
-            "price_against_20_s": compared(price, pins[20]),
-            "pins": [{"ttl_s": ttl, **compared(pins[ttl], price)["mean_pct"]} for ttl in TTL_S],
-            "per_seed": {str(ttl): [run["mean_ms"] for run in runs] for ttl, runs in pins.items()}
-            | {"price": [run["mean_ms"] for run in price]},
-        }
-        print(id, best, found[id]["price_against_best"]["mean_pct"], flush=True)
-    return {"seeds": list(KEEP_SEEDS), "choice_seeds": list(CHOICE), "workloads": found}
-
-
-# -- where the book of prices is behind ----------------------------------------------------------------------
-
-LOSS_SEEDS = range(20)
-
-
-def cases() -> dict[str, tuple[str, Workload, str]]:
-    """Return where prices were expected to lose: id -> (title, workload, rival rulebook)."""
-    known = workloads()
-    return {
-        "code": ("Burst of code", known["burst_of_code"], "shortest_prompt"),
-        "rush": ("Rush hour", known["rush_hour"], "shortest_prompt"),
-        "rush_fifo": ("Rush hour", known["rush_hour"], "vllm_v1"),
-        "small": ("Agents, 8,000 blocks, load 0.7", replace(known["agents_small"], load=0.7), "best_heuristic"),
-        "small_busy": ("Agents, 8,000 blocks, load 1.1", replace(known["agents_small"], load=1.1), "best_heuristic"),
-        "busy": ("Agents, 27,000 blocks, load 1.1", replace(known["agents_and_documents"], load=1.1), "pin_60"),
-    }
-
-
-def rival(id: str) -> Rulebook:
-    """Return a rulebook by id; pin_60: the best heuristic with tool calls pinned for 60 s."""
-    return pinned(60) if id == "pin_60" else rulebooks.load(id)
-
-
-def losses() -> dict[str, Any]:
-    """Return by case the whole book of prices against its rival."""
-    found = {}
-    for id, (title, one, other) in cases().items():
-        traces = [one.trace(seed) for seed in LOSS_SEEDS]
-        ours = [served(one, trace, rulebooks.load("lp_prices")) for trace in traces]
-        theirs = [served(one, trace, rival(other)) for trace in traces]
-        found[id] = {
-            "title": title,
-            "rival": other,
-            **compared(ours, theirs),
-            "per_seed": {"ours": [run["mean_ms"] for run in ours], "theirs": [run["mean_ms"] for run in theirs]},
-        }
-        print(id, found[id]["mean_pct"], flush=True)
-    return {"seeds": list(LOSS_SEEDS), "cases": found}
-
-
-PARTS: dict[str, Callable[[], dict[str, Any]]] = {"share": share, "retention": retention, "losses": losses}
+PARTS: dict[str, Callable[[], list[dict[str, Any]]]] = {"shares": shares, "lifetimes": lifetimes, "losses": losses}
 
 
 def load() -> dict[str, Any]:
     """Return the stored findings; raise LookupError with a sentence where there are none."""
     if not OUT.is_file():
-        raise LookupError("no findings are stored: run python -m measure.findings.")
+        raise LookupError("no findings are stored: run make study.")
     return dict(json.loads(OUT.read_text("utf-8")))
 
 
-def main(asked: Sequence[str]) -> None:
-    """Measure the parts asked for, or all, and store them."""
+def main(names: Sequence[str]) -> None:
+    """Measure these parts and store them with the rest."""
+    unknown = sorted(set(names) - set(PARTS))
+    if unknown:
+        raise SystemExit(f"no finding is called {unknown[0]!r}; there are {', '.join(PARTS)}.")
     stored = load() if OUT.is_file() else {}
-    for name in asked or PARTS:
-        stored = {**stored, name: PARTS[name](), "versions": versions()}
-        OUT.write_text(json.dumps(stored) + "\n", encoding="utf-8")
+    for name in names:
+        stored[name] = PARTS[name]()
+        whole = {
+            "seeds": list(SEEDS),
+            "versions": versions(),
+            **{part: stored[part] for part in PARTS if part in stored},
+        }
+        Path(OUT).write_text(json.dumps(whole) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(sys.argv[1:] or list(PARTS))

@@ -33,7 +33,7 @@ from ui.evidence import versions
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "assets" / "evidence" / "study.json"
 QUANTILES = ROOT / "assets" / "workloads" / "conversations.json"
-assert solvers.LPResult  # the import registers the LP-derived rules
+assert solvers.policies  # the import registers the LP-derived rules
 
 SEEDS = range(10)
 CHOICE = range(100, 104)
