@@ -88,6 +88,9 @@ def test_long_trace_has_certified_prices() -> None:
     check_eviction(requests, size, cost, 600, lp)
     assert lp.bound == pytest.approx(lp.value, rel=1e-6)
     assert lp.value < caches.lru(requests, size, cost, 600)
+    cut = eviction.solve(requests, size, cost, 600, time_limit=0)
+    assert cut.status in ("time_limit", "optimal")
+    assert sum(cost[i] for i in set(requests)) <= cut.bound <= lp.value + 1e-6  # a bound all the same
 
 
 def test_price_is_the_gain_of_a_little_more_space_at_that_step() -> None:
