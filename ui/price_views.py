@@ -9,7 +9,7 @@ import numpy as np
 import streamlit as st
 
 from solvers import scheduling
-from ui import caching, controls, editor, instances, player, prices, text, views
+from ui import caching, controls, decisions, editor, instances, player, prices, text, views
 from ui.instances import Instance
 
 EDITOR = "prices_editor"
@@ -19,7 +19,7 @@ READING = 860
 MODELS = {
     "When to start": "1.1",
     "Two prices at once": "4",
-    "What to keep": "2",
+    "What to keep": "2.1",
     "How long to hold": "6",
     "Whom to preempt": "7",
     "How large a step": "8",
@@ -198,6 +198,9 @@ def _models(answer: prices.Answer) -> None:
         text.show("prices/stylised")
         whole = prices.one_more_block(answer.instance, None)
         text.show("prices/every_slot", price=whole.price, saved=whole.saved, lost=_lost(whole.lost))
+    attempt = decisions.TRY.get(chosen or first)
+    if attempt is not None:
+        attempt()
     st.markdown(text.model(MODELS[chosen or first]))
 
 

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from solvers import scheduling
+from engine import profiles
+from solvers import scheduling, token_budget
 from tests.oracles import schedules
 from tests.pages.test_home import SHELL, link, words
-from ui import caching, editor, instances, price_views, prices
+from ui import caching, decisions, editor, instances, price_views, prices, text
 
 PRESETS = list(instances.presets())
 HOSTILE = {
@@ -191,3 +192,33 @@ def test_a_wrong_line_keeps_the_last_good_one_on_the_page() -> None:
 def test_the_preset_about_intervals_has_one() -> None:
     block = prices.one_more_block(instances.presets()["not_unique"].instance, 2)
     assert block.interval == pytest.approx((2 / 3, 1.0))
+
+
+def test_smaller_decisions_agree_with_their_programs() -> None:
+    gpu = profiles.load(decisions.PROFILE)
+    for count, limit in ((0, 50), (64, 50), (256, 30)):
+        said = decisions.budget(count, limit)
+        rides = token_budget.Decodes(count, 1_000 * count)
+        assert token_budget.step_us(gpu, rides, said["chunk"]) <= 1_000 * limit
+        assert token_budget.step_us(gpu, rides, said["chunk"] + 1) > 1_000 * limit
+    assert decisions.budget(256, 10)["chunk"] == 0
+    for need in (10, 200, 900):
+        said = decisions.preempt(need)
+        assert said["relaxed_ms"] - 1e-9 <= said["exact_ms"] <= said["newest_ms"] + 1e-9
+    near = decisions.hold(8_000, 1.0)["needed"]
+    assert decisions.hold(8_000, near + 0.1)["verdict"] == "hold it"
+    assert decisions.hold(8_000, near - 0.1)["verdict"] == "let it go"
+    edge = decisions.drafts(32, 50)["crossover"]
+    assert np.isfinite(edge)
+    assert decisions.drafts(int(edge) + 2, 50)["best"] < decisions.MANY
+    assert decisions.drafts(1, 95)["best"] > decisions.drafts(512, 50)["best"]
+
+
+@pytest.mark.parametrize("decision", list(price_views.MODELS))
+def test_each_decision_shows_its_program(decision: str) -> None:
+    app = AppTest.from_file(SHELL, default_timeout=120)
+    app.session_state["prices_model"] = decision
+    app.run()
+    app.switch_page("pages/prices.py")
+    healthy(app.run())
+    assert text.model(price_views.MODELS[decision])[:200] in words(app)
