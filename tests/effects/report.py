@@ -7,7 +7,7 @@ from tests.effects.page import PAGE, filled
 
 def main() -> None:
     page = PAGE.read_text("utf-8")
-    for path in sorted(PAGE.parents[1].glob("tests/effects/test_t*.py")):
+    for path in sorted(PAGE.parents[1].glob("tests/effects/test_[pt]*.py")):
         effect = import_module(f"tests.effects.{path.stem}")
         page = filled(page, effect.ID, effect.lines())
     PAGE.write_text(page, "utf-8")
