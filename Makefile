@@ -54,6 +54,7 @@ test-nightly: $(VENV)/.dev
 	LAW_INSTANCES=10000 PARITY_INSTANCES=20000 $(BIN)/python -m pytest tests/laws tests/parity tests/engine/test_jit_modes.py
 	BOUND_INSTANCES=4000 $(BIN)/python -m pytest tests/oracles/test_engine_bounds.py
 	SOLVER_INSTANCES=10000 $(BIN)/python -m pytest tests/oracles/test_scheduling_bounds.py tests/oracles/test_eviction_bounds.py tests/solvers/test_prefix_tree.py tests/solvers/test_tail.py tests/solvers/test_fluid.py
+	HINDSIGHT_INSTANCES=20 $(BIN)/python -m pytest tests/effects/test_p01_mc_sf_optimum.py
 
 mutants: $(VENV)/.dev
 	$(BIN)/python -m tests.mutants

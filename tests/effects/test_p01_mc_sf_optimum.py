@@ -1,9 +1,9 @@
 """P1: how far MC-SF is from the optimum in hindsight (2502.07115): by integer program where it can be solved.
 
-The paper solves instances of about 50 requests with a commercial solver; here the integer program of six takes seconds,
-of eight not always two minutes. Sizes as in the paper: memory 30 to 50, prompts 1 to 5, answers 1 to memory - prompt,
+The paper solves instances of about 50 requests; here the integer program of six takes seconds, of eight not always two
+minutes. Sizes as in the paper: memory 30 to 50, prompts 1 to 5, answers 1 to memory - prompt,
 uniform; all at 0, or Poisson arrivals at a rate uniform in 0.5 to 1.5 a slot. CI halves the sizes and solves 8
-instances of 6 requests; with SOLVER_INSTANCES = 20 (`make test-nightly`) the sizes are the paper's, and the page tells
+instances of 6 requests; with HINDSIGHT_INSTANCES = 20 (`make test-nightly`) the sizes are the paper's, and the page tells
 the figures in words. At 50 requests the linear relaxation is no help: half a request is half as large, so MC-SF is 1.5
 times as long, which says nothing on the optimum.
 """
@@ -24,7 +24,7 @@ from tests.oracles import schedules
 
 ID = "P1"
 IN_CI = 8
-INSTANCES = int(os.environ.get("SOLVER_INSTANCES", IN_CI))
+INSTANCES = int(os.environ.get("HINDSIGHT_INSTANCES", IN_CI))
 REQUESTS = 6
 MEMORY, PROMPT = ((15, 25), 3) if INSTANCES == IN_CI else ((30, 50), 5)
 """Least and most memory, longest prompt."""
@@ -93,5 +93,5 @@ def test_what_comes_later_costs_more_than_what_is_known_at_once() -> None:
 def test_figures_stand_beside_the_published_ones(capsys: Any) -> None:
     if INSTANCES != IN_CI:
         print(*lines(), sep="\n")
-        pytest.skip("The page shows the counts of CI; unset SOLVER_INSTANCES to hold it to them.")
+        pytest.skip("The page shows the counts of CI; unset HINDSIGHT_INSTANCES to hold it to them.")
     show(ID, lines(), capsys)
