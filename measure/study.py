@@ -281,25 +281,31 @@ RULES: tuple[Rule, ...] = (
     # whom to serve next
     Rule("lp_price", "LP prices, aged", "order", True, {"order": "lp_price"}, AGED),
     Rule("lp_price_unaged", "LP prices, not aged", "order", True, {"order": "lp_price"}, {"order": {"t0_ms": None}}),
-    Rule(
-        "lp_price_holding",
-        "LP prices, held back above 1",
-        "order",
-        True,
-        {"order": "lp_price"},
-        {"order": {"t0_ms": None}},
-        {"admission": "threshold"},
-    ),
     Rule("footprint", "Smallest footprint, aged", "order", True, {"order": "footprint"}, AGED),
     Rule("sjf", "MC-SF's order, skipping", "order", True, {"order": "sjf"}),
     Rule("sorted_f", "Sorted-F", "order", True, {"order": "sorted_f"}),
     Rule("sorted_lp", "Sorted-LP", "order", True, {"order": "sorted_lp"}, {"order": {"time_limit_s": 60.0}}),
     Rule("gpu_time", "Least GPU time, aged", "order", False),
     Rule("gpu_time_unaged", "Least GPU time", "order", False, {"order": "gpu_time"}),
+    Rule("prompt_sjf", "Shortest prompt", "order", False, {"order": "prompt_sjf"}),
+    Rule("prompt_sjf_aged", "Shortest prompt, aged", "order", False, {"order": "prompt_sjf"}, AGED),
+    Rule("hrrn", "Highest response ratio", "order", False, {"order": "hrrn"}),
+    Rule("fcfs", "Arrival order", "order", False, {"order": "fcfs"}),
+    # whom to hold back, under an order that does not age
+    Rule(
+        "lp_price_holding",
+        "LP prices, held back above 1",
+        "admit",
+        True,
+        {"order": "lp_price"},
+        {"order": {"t0_ms": None}},
+        {"admission": "threshold"},
+    ),
+    Rule("look_ahead", "Least GPU time, look-ahead", "admit", False, {"order": "gpu_time"}),
     Rule(
         "gpu_time_at_once",
         "Least GPU time, no look-ahead",
-        "order",
+        "admit",
         False,
         {"order": "gpu_time"},
         mechanisms={"admission": "vllm"},
@@ -308,15 +314,11 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "gpu_time_pieces",
         "Least GPU time, prompts in pieces",
-        "order",
+        "admit",
         False,
         {"order": "gpu_time"},
         settings={"long_prefill_token_threshold": 2048},
     ),
-    Rule("prompt_sjf", "Shortest prompt", "order", False, {"order": "prompt_sjf"}),
-    Rule("prompt_sjf_aged", "Shortest prompt, aged", "order", False, {"order": "prompt_sjf"}, AGED),
-    Rule("hrrn", "Highest response ratio", "order", False, {"order": "hrrn"}),
-    Rule("fcfs", "Arrival order", "order", False, {"order": "fcfs"}),
     # what to keep
     Rule("lp_retention", "LP retention", "keep", True, {"evict": "lp_retention", "pin": "none"}),
     Rule("pin_hazard", "Pinned while it pays", "keep", True, {"evict": "lru", "pin": "hazard"}),
@@ -342,7 +344,13 @@ RULES: tuple[Rule, ...] = (
     Rule("shortest_prompt", "Shortest prompt, whole book", "book", False),
     Rule("best_heuristic", "Best heuristic, whole book", "book", False),
 )
-DECISIONS = {"order": "Whom to serve", "keep": "What to keep", "victim": "Whom to preempt", "book": "The whole book"}
+DECISIONS = {
+    "order": "Whom to serve",
+    "admit": "Whom to hold back",
+    "keep": "What to keep",
+    "victim": "Whom to preempt",
+    "book": "The whole book",
+}
 
 
 def rule(id: str) -> Rule:
