@@ -131,7 +131,8 @@ def from_trace(trace: Trace, profile: Profile, rows: Sequence[int] | Ints | None
 
     A lookup finds whole blocks of the prompt but its last token; the answer's blocks are written, its last token's KV
     never is. The block at depth d costs a*s + b*(s*s/2 + s*s*d) for s tokens a block, so deeper ones are dearer.
-    `rows`: the order in which requests are served (None: as they arrive). Raises ValueError without block identities.
+    `rows`: the requests in the order in which they are served (None: as they arrive; follow-ups that arrive after an
+    answer need the order of a run). Raises ValueError without block identities.
     """
     if trace.block_hashes is None:
         raise ValueError("the trace has no block_hashes, so no two requests share a block: nothing can be cached.")
