@@ -13,6 +13,13 @@ from ui import caching, controls, decisions, editor, instances, player, prices, 
 from ui.instances import Instance
 
 EDITOR = "prices_editor"
+DERIVATIONS = {
+    "GreedyDual is dual ascent": "2.5",
+    "Keeping fractions": "2.6",
+    "When least recently used is exactly right": "2.7",
+    "The value of a cached block": "5",
+}
+"""What follows from the caching programs, and where docs/optimization.md derives it."""
 TABS = ["The program", "Which rule comes near", "Race these requests", "What to keep"]
 READING = 860
 """Width of what is read below the editor, in px."""
@@ -20,6 +27,8 @@ MODELS = {
     "When to start": "1.1",
     "Two prices at once": "4",
     "What to keep": "2.1",
+    "A tree of prefixes": "2.3",
+    "The tail": "2.4",
     "How long to hold": "6",
     "Whom to preempt": "7",
     "How large a step": "8",
@@ -256,6 +265,11 @@ def _keep() -> None:
         said = [caching.panels_alt(solved, rule or "optimum"), "Price of a unit of space in each step"]
         for panel, words in zip(made, said, strict=True):
             st.vega_lite_chart(panel.rows, dict(panel.spec), theme=None, alt=words)
+    text.show("prices/keep_more")
+    chosen = st.pills("Derivation", list(DERIVATIONS), key="prices_derivation", label_visibility="collapsed")
+    if chosen:
+        with st.container(width=READING):
+            st.markdown(text.model(DERIVATIONS[chosen]))
 
 
 def _near(answer: prices.Answer) -> None:

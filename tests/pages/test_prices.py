@@ -222,3 +222,14 @@ def test_each_decision_shows_its_program(decision: str) -> None:
     app.switch_page("pages/prices.py")
     healthy(app.run())
     assert text.model(price_views.MODELS[decision])[:200] in words(app)
+
+
+@pytest.mark.parametrize("name", list(price_views.DERIVATIONS))
+def test_each_derivation_is_shown(name: str) -> None:
+    app = AppTest.from_file(SHELL, default_timeout=120)
+    app.session_state["prices_view"] = "What to keep"
+    app.session_state["prices_derivation"] = name
+    app.run()
+    app.switch_page("pages/prices.py")
+    healthy(app.run())
+    assert text.model(price_views.DERIVATIONS[name])[:200] in words(app)
