@@ -153,6 +153,11 @@ def equilibrium(load: Load, profile: Profile, mixed: bool = False) -> Equilibriu
     return Equilibrium(1e3 * step_s, step_s * float(load.rate_per_s @ load.kv_tokens), work)
 
 
+def fullest_step_ms(load: Load, kv_tokens: float) -> float:
+    """Return the ms between iterations of a class, standing still included, at which the load fills the memory."""
+    return 1e3 * kv_tokens / max(float(load.rate_per_s @ load.kv_tokens), 1e-300)
+
+
 def token_budget_rate(load: Load, profile: Profile, token_budget: int) -> float:
     """Return the requests/s below which every work-conserving rule is stable if memory is no limit: b / t_b a token.
 
@@ -177,16 +182,22 @@ def thresholds(load: Load, profile: Profile, kv_tokens: float, step_ms: float | 
 
     `step_ms`: how long to gather, by default the equilibrium in which prompts and decodes mix, or what fills the memory
     if that is shorter. `kv_tokens` of the answer is Sum n_j * W_j at each class's longest: where it fits, nothing
-    that starts by these thresholds can overflow.
+    that starts by these thresholds can overflow. Where rates are so small that 1 is more than an iteration brings,
+    `fits` and `keeps_up` ask for more than need be: memory and time for one request at every stage.
     """
     rate = load.rate_per_s
-    full_ms = 1e3 * kv_tokens / float(rate @ load.kv_tokens) if rate.any() else np.inf
-    gather_s = (min(equilibrium(load, profile, mixed=True).step_ms, full_ms) if step_ms is None else step_ms) / 1e3
+    gather_s = _gather_s(load, profile, kv_tokens, step_ms)
     up, down = (np.maximum(round_(rate * gather_s - 1e-9 * sign), 1) for round_, sign in ((np.ceil, 1), (np.floor, -1)))
     counts = up if up @ load.most_kv_tokens <= kv_tokens else down
     need, step_s = float(counts @ load.most_kv_tokens), _step_s(load, profile, counts, mixed=True)
     keeps_up = bool((counts >= rate * step_s * (1 - 1e-9)).all())
     return Thresholds(tuple(int(n) for n in counts), need, 1e3 * step_s, need <= kv_tokens, keeps_up)
+
+
+def _gather_s(load: Load, profile: Profile, kv_tokens: float, step_ms: float | None) -> float:
+    if step_ms is None:
+        step_ms = min(equilibrium(load, profile, mixed=True).step_ms, fullest_step_ms(load, kv_tokens))
+    return step_ms / 1e3
 
 
 def nested(
@@ -200,9 +211,7 @@ def nested(
     """
     load, capacity = load_of(trace, settings.block_size), settings.usable_blocks * settings.block_size
     rate, prompt, output = float(load.rate_per_s.sum()), trace.prompt_tokens, trace.output_tokens
-    mixed = equilibrium(load, profile, mixed=True).step_ms
-    full_ms = 1e3 * capacity / float(load.rate_per_s @ load.kv_tokens)
-    gather_s = (min(mixed, full_ms) if step_ms is None else step_ms) / 1e3
+    gather_s = _gather_s(load, profile, capacity, step_ms)
     starts = (0, *borders)
     share = np.array([float(np.mean(output > start)) for start in starts])
     counts = np.maximum(np.ceil(rate * share * gather_s - 1e-9), 1)
@@ -214,7 +223,7 @@ def nested(
         here = _rounded_sum(prompt[stays] + np.minimum(output[stays], end) - 1, settings.block_size)
         here -= _rounded_sum(prompt[stays] + start - 1, settings.block_size)
         standing = float(np.mean(prompt[stays] + start)) if k else 0.0
-        need += counts[k] * (float(np.mean(here)) + standing)
+        need += float(counts[k]) * (float(np.mean(here)) + standing)
     # All move together at the pace of an iteration that is as full as the fullest segment.
     reached = share > 0
     mean = load.rate_per_s / rate

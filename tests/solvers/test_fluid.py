@@ -11,7 +11,7 @@ import pytest
 
 import engine
 import solvers
-from engine import profiles, rulebooks
+from engine import profiles, rulebooks, workload
 from engine.records import Profile, Settings, Trace
 from solvers import fluid
 
@@ -187,6 +187,41 @@ def test_forms_agree_and_certify_themselves() -> None:
     assert checked > INSTANCES // 4 * 9 // 10
 
 
+def test_both_conditions_of_stability_are_the_program_with_two_of_its_rows() -> None:
+    """Memory alone: C / (b W). Budget alone: b / t_b a token, floor or not. The program grants each step 1 us."""
+    rng = np.random.default_rng(8)
+    for _ in range(100):
+        load = fluid.load([1.0], rng.integers(1, 500, 1), rng.integers(0, 500, 1))
+        step, token, budget = int(rng.integers(2 * 10**9, 2 * 10**10)), int(rng.integers(10**6, 10**8)), 1024
+        flat = Profile("flat", step + 10**6, 0)
+        assert fluid.solve(load, flat, 50_000).value == pytest.approx(fluid.memory_rate(load, 50_000, step / 1e9))
+        for floor in (0, 2 * step):
+            exact, granted = (Profile("tokens", step + ps, token, floor_ps=floor + ps) for ps in (0, 10**6))
+            free = fluid.solve(load, granted, 1e15, budget).value
+            assert free == pytest.approx(fluid.token_budget_rate(load, exact, budget), rel=1e-5)
+
+
+def test_vllm_completes_nearly_what_the_program_allows_where_mixing_costs_nothing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Without a prefix cache and swamped, on three presets of an H100; the RTX 4090 pays for mixed steps (docs §10)."""
+    reached = {}
+    for id in workload.scenarios():
+        scenario = workload.scenario(id)
+        settings = replace(scenario.settings(), enable_prefix_caching=False)
+        trace = workload.generate(scenario, 1000, load=3.0)
+        each = fluid.load(np.ones(len(trace)), trace.prompt_tokens, trace.output_tokens - 1, settings.block_size)
+        room = settings.usable_blocks * settings.block_size
+        bound = fluid.solve(each, scenario.gpu(), room, settings.token_budget, settings.max_num_seqs)
+        done = engine.simulate(trace, settings, scenario.gpu(), rulebooks.load("vllm_v1"), record="requests").requests
+        reached[id] = 1e6 / bound.value / done["finish_us"].max()
+    assert max(reached.values()) <= 1
+    assert min(share for id, share in reached.items() if id != "rush_hour") > 0.9
+    assert 0.6 < reached["rush_hour"] < 0.75
+    with capsys.disabled():
+        print("\n  vLLM / fluid bound, swamped: " + ", ".join(f"{id} {share:.3f}" for id, share in reached.items()))
+
+
 def test_no_rulebook_carries_more_than_the_program_says(capsys: pytest.CaptureFixture[str]) -> None:
     """A batch of n requests is n classes, each of one request a second: it takes at least 1/value seconds."""
     nearest: dict[str, float] = {}
@@ -274,6 +309,7 @@ def test_thresholds_gather_what_an_iteration_brings_and_say_when_they_cannot_kee
     found = fluid.thresholds(load, PAPER, 1e6)
     assert found.counts == tuple(np.ceil(load.rate_per_s * equal.step_ms / 1e3).astype(int))
     assert found.fits
+    assert fluid.fullest_step_ms(load, 1e6) * (load.rate_per_s @ load.kv_tokens) == pytest.approx(1e9)
     assert found.keeps_up == (np.array(found.counts) >= load.rate_per_s * found.step_ms / 1e3).all()
     assert fluid.thresholds(load, PAPER, 1e6, step_ms=200.0).counts == (6, 12)
     small = fluid.thresholds(load, PAPER, 1000.0)
