@@ -37,6 +37,9 @@ price, honest = st.columns(2, gap="large")
 with price:
     st.header("What the price is", anchor="price")
     text.show("home/price", **run.price_facts())
+    st.page_link(
+        "pages/prices.py", label="See such a program solved as you drag requests", icon=":material/arrow_forward:"
+    )
     text.show("home/bound", **facts)
 with honest:
     st.header("What this does not show", anchor="limits")
