@@ -187,6 +187,23 @@ def test_order_is_lru_where_the_hazard_never_rises_with_age() -> None:
         assert (np.diff(ages[order]) <= 0).all()  # the oldest goes first
 
 
+def test_order_is_lru_where_the_hazard_is_the_same_at_every_age() -> None:
+    ages = np.arange(len(AGE_EDGES_S))
+    for hazard in (0.0, 0.003, 0.3, 1.0):
+        assert paging.victims(np.full(len(ages), hazard), ages).tolist() == ages[::-1].tolist()
+
+
+def test_one_rise_of_the_hazard_is_enough_for_another_order_than_lru() -> None:
+    rng = np.random.default_rng(12)
+    ages = np.arange(len(AGE_EDGES_S))
+    for _ in range(RUNS):
+        hazard = np.sort(rng.uniform(0.1, 1.0, len(ages)))[::-1]
+        i, j = rng.choice(ages, 2, replace=False)
+        hazard[[i, j]] = hazard[[j, i]]
+        assert (np.diff(paging.index_by_age(hazard)) > 0).any()
+        assert paging.victims(hazard, ages).tolist() != ages[::-1].tolist()
+
+
 def test_order_is_not_lru_where_the_hazard_rises() -> None:
     """Tools that take a minute: a block idle for half a minute is about to be used, one just released is not."""
     hazard = np.where(AGE_EDGES_S >= 60, 0.1, 0.0001)
