@@ -1,11 +1,11 @@
 """P1: how far MC-SF is from the optimum in hindsight (2502.07115): by integer program where it can be solved.
 
 The paper solves instances of about 50 requests; here the integer program of six takes seconds, of eight not always two
-minutes. Sizes as in the paper: memory 30 to 50, prompts 1 to 5, answers 1 to memory - prompt,
-uniform; all at 0, or Poisson arrivals at a rate uniform in 0.5 to 1.5 a slot. CI halves the sizes and solves 8
-instances of 6 requests; with HINDSIGHT_INSTANCES = 20 (`make test-nightly`) the sizes are the paper's, and the page tells
-the figures in words. At 50 requests the linear relaxation is no help: half a request is half as large, so MC-SF is 1.5
-times as long, which says nothing on the optimum.
+minutes. Sizes as in the paper: memory 30 to 50, prompts 1 to 5, answers 1 to memory - prompt, uniform; all at 0, or
+Poisson arrivals at a rate uniform in 0.5 to 1.5 a slot. CI halves the sizes and solves 8 instances of 6 requests; with
+HINDSIGHT_INSTANCES = 20 (`make test-nightly`) the sizes are the paper's, and the page tells the figures in words. At
+50 requests the linear relaxation is no help: half a request is half as large, so MC-SF is 1.5 times as long, which
+says nothing on the optimum.
 """
 
 from __future__ import annotations
