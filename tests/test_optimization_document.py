@@ -13,11 +13,13 @@ from scipy.optimize import linprog
 from engine import profiles
 from solvers import holding, speculation
 from ui import text
-from ui.price_views import MODELS
+from ui.price_views import DERIVATIONS, MODELS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "optimization.md").read_text(encoding="utf-8")
 CODE = re.compile(r"`([^`]+)`")
+PROGRAMS = ("2.3", "2.4", "5", "10")
+"""Sections with a program besides those that the page chooses from."""
 
 
 def prose(markdown: str) -> str:
@@ -42,14 +44,19 @@ def words() -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("number", sorted(MODELS.values()))
-def test_a_program_that_the_page_shows_is_whole(number: str) -> None:
+@pytest.mark.parametrize("number", sorted({*MODELS.values(), *PROGRAMS}))
+def test_a_program_is_whole_and_in_textbook_order(number: str) -> None:
     section = text.model(number)
     parts = re.findall(r"(?m)^\*\*([A-Z][a-z ]+)\.\*\*", section)
     wanted = ["Sets", "Data", "Variables", "Dual", "Complementary slackness", "The rule in it", "Bounds what"]
     assert [part for part in parts if part in wanted] == wanted, f"§{number} is not in textbook order: {parts}"
     assert re.search(r"(?m)^\*\*Source", section), f"§{number} names no source"
     assert section.count("$$\n") >= 4, f"§{number} displays no program and dual"  # on one line Streamlit sets it inline
+
+
+def test_a_section_that_the_page_shows_says_something() -> None:
+    for number in (*MODELS.values(), *DERIVATIONS.values()):
+        assert len(text.model(number)) > 200, f"§{number} is empty: name a section below it"
 
 
 @pytest.mark.parametrize("number", re.findall(r"(?m)^#{2,3} (\d+(?:\.\d+)?)", PAGE))
