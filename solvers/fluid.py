@@ -39,6 +39,7 @@ class Load:
     `tokens`: p + d. `context_tokens`: what its decodes read, p + (p+1) + ... over d of them. `pairs`: p(p-1)/2, the
     least that a prompt costs however it is cut. `kv_tokens`: KV held after each of its iterations, summed, the paper's
     W = (d+1)(p + d/2), rounded up to whole blocks; `most_kv_tokens`: the same at the longest prompt and answer.
+    `least_prompt`: p of the shortest.
     """
 
     rate_per_s: Floats
@@ -48,6 +49,7 @@ class Load:
     pairs: Floats
     kv_tokens: Floats
     most_kv_tokens: Floats
+    least_prompt: Floats
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def load(rate_per_s: ArrayLike, prompt_tokens: ArrayLike, decodes: ArrayLike, bl
     if (rate < 0).any() or (prompt < 1).any() or (d < 0).any():
         raise ValueError("rates and decodes must be at least 0, prompts at least 1 token.")
     tokens, number, context, pairs, kv = _needs(prompt.astype(np.int64), d.astype(np.int64), block_size)
-    return Load(rate, tokens, number, context, pairs, kv, kv)
+    return Load(rate, tokens, number, context, pairs, kv, kv, prompt.astype(np.float64))
 
 
 def load_of(trace: Trace, block_size: int = 1) -> Load:
@@ -100,6 +102,8 @@ def load_of(trace: Trace, block_size: int = 1) -> Load:
     prompt, decodes = trace.prompt_tokens, trace.output_tokens - 1
     count = np.bincount(of)
     most_prompt, most_decodes = np.ones(len(count), np.int64), np.zeros(len(count), np.int64)
+    least_prompt = np.full(len(count), prompt.max())
+    np.minimum.at(least_prompt, of, prompt)
     np.maximum.at(most_prompt, of, prompt)
     np.maximum.at(most_decodes, of, decodes)
     tokens, d, context, pairs, kv = (
@@ -107,7 +111,7 @@ def load_of(trace: Trace, block_size: int = 1) -> Load:
     )
     rate = count.astype(np.float64) * (1 - 1 / len(of)) / span_s  # n arrivals make n - 1 gaps
     most_kv = np.where(count > 0, _needs(most_prompt, most_decodes, block_size)[-1], 0.0)
-    return Load(rate, tokens, d, context, pairs, kv, most_kv)
+    return Load(rate, tokens, d, context, pairs, kv, most_kv, least_prompt.astype(np.float64))
 
 
 def _needs(prompt: Ints, decodes: Ints, block_size: int) -> list[Floats]:
@@ -244,7 +248,8 @@ def solve(
 
     Primal: `load` [1], `steps` [1]. Duals: one of each row [1], see `UNITS`; `kv_token` [1]; `rent` [classes], with
     Sum rate * rent = 1. None leaves a limit out. A load below 1 on the answer is one that every rule must turn away
-    from or be swamped by. Costs are favourable: unmixed, prompts cut anyhow, every step 1 us shorter than it is.
+    from or be swamped by. Costs are favourable: unmixed, prompts cut anyhow, every step 1 us shorter than it is,
+    decodes free where preempting would be cheaper than they are.
     """
     clock = stopwatch()
     takes, fixed = _rows(load, profile, kv_tokens, token_budget, max_num_seqs)
@@ -262,11 +267,18 @@ def _rows(
     """Return what one request/s of each class takes of the five rows, [5, classes], and what an iteration takes [5]."""
     if not kv_tokens > 0 or not load.rate_per_s.any():
         raise ValueError("give some memory, and at least one class with a rate above 0.")
+    p, least = profile, load.least_prompt
+    decoding = p.per_context_ps * load.context_tokens + p.per_seq_ps * load.decodes
+    prompts = p.per_pair_ps * load.pairs
+    # Who is preempted gets its next token from computing all before it anew, not from a decode: count decodes only
+    # where that costs at least as much. If it does at the prompt's length, it does at every greater one.
+    spares = p.per_seq_ps + (p.per_context_ps - p.per_pair_ps * (least + 1) / 2) * least
     takes = [
         load.kv_tokens / kv_tokens,
         load.tokens / (token_budget or np.inf),
         (load.decodes + 1) / (max_num_seqs or np.inf),
-        *_work_s(load, profile, mixed=False),
+        (p.per_token_ps * load.tokens + prompts + np.where(spares <= p.per_token_ps * least, decoding, 0)) / PS_PER_S,
+        (prompts + np.where(spares <= 0, decoding, 0)) / PS_PER_S,
     ]
     fixed = [max(ps - 1_000_000, 0) / PS_PER_S for ps in (profile.t0_ps, profile.floor_ps)]
     return np.stack(takes), np.array([-1.0, -1.0, -1.0, *fixed])

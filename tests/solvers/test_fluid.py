@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -132,8 +133,14 @@ def check(result, load, gpu, kv, budget, most) -> None:
     """Assert feasibility, strong duality and complementary slackness of the program as docs/optimization.md has it."""
     theta, steps = float(result.primal["load"][0]), float(result.primal["steps"][0])
     rate, t0, floor = load.rate_per_s * theta, (gpu.t0_ps - 10**6) / 1e12, max(gpu.floor_ps - 10**6, 0) / 1e12
-    spared = load.context_tokens * gpu.per_context_ps + load.pairs * gpu.per_pair_ps + load.decodes * gpu.per_seq_ps
-    work = (spared + load.tokens * gpu.per_token_ps) / 1e12
+    work, spared = np.zeros((2, len(rate)))
+    for j, prompt in enumerate(load.least_prompt):
+        decodes = load.context_tokens[j] * gpu.per_context_ps + load.decodes[j] * gpu.per_seq_ps
+        one, again = gpu.per_context_ps * prompt + gpu.per_seq_ps, gpu.per_pair_ps * prompt * (prompt + 1) / 2
+        spared[j] = load.pairs[j] * gpu.per_pair_ps + (decodes if again >= one else 0)
+        work[j] = load.tokens[j] * gpu.per_token_ps + load.pairs[j] * gpu.per_pair_ps
+        work[j] += decodes if again + gpu.per_token_ps * prompt >= one else 0
+    work /= 1e12
     slack = {
         "memory": 1 - rate @ load.kv_tokens / kv / steps,
         "tokens": 1 - rate @ load.tokens / (budget or np.inf) / steps,
@@ -268,6 +275,22 @@ def test_no_rulebook_carries_more_than_the_program_says(capsys: pytest.CaptureFi
         print(f"\n  fluid bound / time, nearest of {BATCHES}: " + ", ".join(f"{id} {share:.2f}" for id, share in best))
 
 
+def test_a_request_that_computes_anew_spares_a_decode_and_the_bound_knows() -> None:
+    """Three blocks: request 1 is preempted, and gets its second token from computing 17 anew: 2 decodes, not 3."""
+    trace = Trace([0, 0], [16, 16], [3, 2])
+    settings = Settings(8, 64, 4, enable_chunked_prefill=False, enable_prefix_caching=False)
+    dear = Profile("100 ms a decode", t0_ps=10**9, per_token_ps=0, per_seq_ps=10**11)
+    result = engine.simulate(trace, settings, dear, rulebooks.load("vllm_v1"))
+    assert result.requests["preemptions"].tolist() == [0, 1]
+    took_s = result.requests["finish_us"].max() / 1e6
+    assert took_s == pytest.approx(4 * 0.001 + 2 * 0.1)
+    each = fluid.load([1.0, 1.0], [16, 16], [2, 1], 16)
+    assert each.rate_per_s @ each.decodes * 0.1 > took_s
+    assert 1 / fluid.solve(each, dear, 48, 64, 8).bound <= took_s
+    cheap = replace(dear, per_token_ps=10**10)  # 16 tokens now cost more than a decode: the bound counts all three
+    assert 1 / fluid.solve(each, cheap, 48, 64, 8).bound > 35 * 0.01 + 3 * 0.1
+
+
 def wait(trace: Trace, settings: Settings, gpu: Profile) -> engine.Result:
     return engine.simulate(trace, settings, gpu, replace(rulebooks.load("wait"), settings={}))
 
@@ -318,6 +341,28 @@ def test_thresholds_gather_what_an_iteration_brings_and_say_when_they_cannot_kee
     assert swamped.counts == (10,)  # what fills the memory
     assert swamped.fits
     assert not swamped.keeps_up
+
+
+@pytest.mark.parametrize(("id", "longest_ms"), [("quiet_hour", 80), ("rush_hour", 51)])
+def test_on_the_presets_thresholds_are_one_and_waiting_only_delays(id: str, longest_ms: float) -> None:
+    """docs §10: less than one request a stage and iteration; a wait lengthens the pace, past tau_max memory overflows."""
+    scenario = workload.scenario(id)
+    settings = replace(scenario.settings(), enable_prefix_caching=False)
+    trace = replace(workload.generate(scenario, 1000, load=0.8), after=None, think_us=None)
+    load, room = fluid.load_of(trace, settings.block_size), settings.usable_blocks * settings.block_size
+    found = fluid.thresholds(load, scenario.gpu(), room)
+    assert set(found.counts) == {1}
+    assert not found.fits
+    assert fluid.fullest_step_ms(load, room) == pytest.approx(longest_ms, abs=1)
+    assert fluid.equilibrium(load, scenario.gpu(), mixed=True).step_ms < longest_ms
+    latency, preemptions = [], []
+    for timeout_us in (0, 2000, 40_000, 100_000):
+        waiting = replace(settings, enable_chunked_prefill=False, max_num_batched_tokens=131_072)
+        served = wait(trace, replace(waiting, wait_timeout_us=timeout_us), scenario.gpu()).requests
+        latency.append(float((served["finish_us"] - served["arrival_us"]).mean()) / 1e6)
+        preemptions.append(int(served["preemptions"].sum()))
+    assert all(b > 1.05 * a for a, b in pairwise(latency)), latency
+    assert preemptions[3] > preemptions[0]
 
 
 def test_nested_thresholds_thin_out_with_the_share_that_reaches_a_segment() -> None:
