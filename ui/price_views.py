@@ -14,8 +14,6 @@ from ui.instances import Instance
 
 EDITOR = "prices_editor"
 DERIVATIONS = {
-    "A tree of prefixes": "2.3",
-    "The tail": "2.4",
     "GreedyDual is dual ascent": "2.5",
     "Keeping fractions": "2.6",
     "When least recently used is exactly right": "2.7",
@@ -29,10 +27,13 @@ MODELS = {
     "When to start": "1.1",
     "Two prices at once": "4",
     "What to keep": "2.1",
+    "A tree of prefixes": "2.3",
+    "The tail": "2.4",
     "How long to hold": "6",
     "Whom to preempt": "7",
     "How large a step": "8",
     "How many drafts": "9",
+    "How much a server carries": "10",
 }
 """The decisions of one server and the section of docs/optimization.md with their program."""
 
