@@ -267,7 +267,7 @@ class Editor {
     const { data } = this, dark = isDark(this.parent.host ?? this.root);
     const colours = data.palette[dark ? "dark" : "light"];
     for (const [token, value] of Object.entries(colours)) this.root.style.setProperty(`--${token}`, value);
-    this.width = this.root.clientWidth || 800;
+    this.width = Math.max(this.root.clientWidth, 280); // while hidden it has none
     const focus = this.root.getRootNode().activeElement?.getAttribute("data-focus");
     const open = [...this.root.querySelectorAll("details")].map((d) => d.open);
     const scroll = this.root.querySelector(".program ol")?.scrollTop ?? 0;
