@@ -291,6 +291,30 @@ BUGS = (
         "if ended == members or",
         "if ended > 0 or",
     ),
+    Bug(
+        "gate_one_more",
+        "a class moves only when one more than its threshold stands before it",
+        "enough = gate[g, ROOM] >= queue.entry[g]",
+        "enough = gate[g, ROOM] > queue.entry[g]",
+    ),
+    Bug(
+        "segment_takes_all",
+        "a segment that moves takes all who stand before it",
+        "if outside and req[READY, i] == 0:",
+        "if outside and g < 0:",
+    ),
+    Bug(
+        "segments_apart",
+        "segments before the one that moves do not move along",
+        "if nested and g < deepest:",
+        "if nested and g < 0:",
+    ),
+    Bug(
+        "cleared_order",
+        "those that clear-all sends back stand in reverse order",
+        "_preempt(c, p, s, now[N_RUN] - 1 if c.front else 0)",
+        "_preempt(c, p, s, 0)",
+    ),
 )
 
 
