@@ -4,8 +4,9 @@
     python -m measure.study --only sorted_lp     runs these rules again and keeps the rest
 
 A difference counts when the mean over seeds is beyond 1 % (goodput: 1 point) and its 95 % t-interval excludes zero,
-both fixed before the first run. `sure` are those that also survive Holm's correction over all comparisons and figures. (The
-first version called everything else a tie; with few seeds that hid plain losses, so now the two are told apart.)
+both fixed before the first run. `sure` are those that also survive Holm's correction over all comparisons and figures.
+(The first version called everything else a tie; with few seeds that hid plain losses, so the two are told apart.)
+
 The best heuristic of a workload and decision is the one with the least mean latency on CHOICE seeds, which are
 not the seeds that are reported: whoever wins by luck there does not carry the luck along. All rules of a seed serve
 the same requests. Every run is drained; requests that arrive during the warm-up are not counted.
