@@ -9,7 +9,7 @@ import numpy as np
 import streamlit as st
 
 from solvers import scheduling
-from ui import caching, controls, decisions, editor, instances, player, prices, text, views
+from ui import caching, controls, decisions, editor, findings, instances, player, prices, text, views
 from ui.instances import Instance
 
 EDITOR = "prices_editor"
@@ -20,7 +20,14 @@ DERIVATIONS = {
     "The value of a cached block": "5",
 }
 """What follows from the caching programs, and where docs/optimization.md derives it."""
-TABS = ["The program", "Which rule comes near", "Race these requests", "What to keep"]
+TABS = [
+    "The program",
+    "Which rule comes near",
+    "Race these requests",
+    "What to keep",
+    "Over many workloads",
+    "Which price binds",
+]
 READING = 860
 """Width of what is read below the editor, in px."""
 MODELS = {
@@ -181,7 +188,7 @@ def _slot(answer: prices.Answer, slot: int, block: scheduling.Block | None) -> N
 
 def _below(answer: prices.Answer) -> None:
     """Show the tabs; one that is not open computes nothing."""
-    model, near, lanes, keep = st.tabs(TABS, key="prices_view", on_change="rerun")
+    model, near, lanes, keep, study, binds = st.tabs(TABS, key="prices_view", on_change="rerun")
     if model.open:
         with model, st.container(width=READING):
             _models(answer)
@@ -194,6 +201,13 @@ def _below(answer: prices.Answer) -> None:
     if keep.open:
         with keep:
             _keep()
+    if study.open:
+        with study:
+            _study()
+    if binds.open:
+        with binds:
+            for part in findings.figures(views.mode()):
+                _part(part)
 
 
 @st.fragment
@@ -212,6 +226,33 @@ def _models(answer: prices.Answer) -> None:
     if attempt is not None:
         attempt()
     st.markdown(text.model(MODELS[chosen or first]))
+
+
+def _part(part: findings.Part) -> None:
+    """Show words above their charts."""
+    with st.container(width=READING):
+        text.show(part.block, **part.numbers)
+    if part.panels:
+        views.panels(part.panels, part.alt)
+
+
+@st.fragment
+def _study() -> None:
+    """Show the stored comparisons: each rule that comes from a program against the best heuristic."""
+    figure = st.segmented_control(
+        "Figure",
+        list(findings.FIGURES),
+        format_func=findings.FIGURES.__getitem__,
+        default="mean_ms",
+        required=True,
+        key="prices_study_figure",
+        label_visibility="collapsed",
+    )
+    _part(findings.study(views.mode(), figure or "mean_ms"))
+    with st.expander("The same as a table"):
+        st.table(findings.study_table(figure or "mean_ms"), border="horizontal", alt="Wins, ties and losses by rule")
+    for note in findings.study_notes(figure or "mean_ms"):
+        _part(note)
 
 
 def _choose_line() -> None:

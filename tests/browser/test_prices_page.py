@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser import serve
+from ui import price_views
 
 pytestmark = pytest.mark.browser
 SETTLED = "(e => e && e.data && !e.busy && !e.waiting)(globalThis.__shadowPriceEditor?.editor)"
@@ -95,7 +96,7 @@ def test_a_memory_below_the_largest_request_is_not_offered(page: Page, address: 
     assert data(page)["memory"] == 3
 
 
-@pytest.mark.parametrize("tab", ["The program", "Which rule comes near", "Race these requests", "What to keep"])
+@pytest.mark.parametrize("tab", price_views.TABS)
 def test_each_tab_opens_after_an_edit(page: Page, address: str, tab: str) -> None:
     complaints = serve.watch(page)
     open_page(page, address)
@@ -107,6 +108,8 @@ def test_each_tab_opens_after_an_edit(page: Page, address: str, tab: str) -> Non
         "Which rule comes near": "Integer optimum",
         "Race these requests": "Here the instance is a race",
         "What to keep": "A filled circle is a hit",
+        "Over many workloads": "rules that come from a",
+        "Which price binds": "Where prices lose",
     }[tab]
     expect(page.get_by_text(said).first).to_be_visible(timeout=30_000)
     assert not complaints
