@@ -100,7 +100,7 @@ def study_frame(figure: str = "mean_ms") -> pd.DataFrame:
 
 def study_table(figure: str = "mean_ms") -> pd.DataFrame:
     """Return a row a rule: the decision it takes and the workloads in which it wins, ties and loses, with the sizes."""
-    frame, unit = study_frame(figure), " %" if UNITS[figure] == "%" else ""
+    frame, unit = study_frame(figure), "\u00a0%" if UNITS[figure] == "%" else ""
     rows = []
     for name in _rules():
         own = frame[frame["rule"] == name]
