@@ -1066,13 +1066,11 @@ def _make_room(c, p, s, i, at, new):
     """
     now = s.now
     returned = 0
-    while now[N_FREE] < new:
-        if c.clear:
-            while now[N_RUN] > 0:
-                _preempt(c, p, s, now[N_RUN] - 1 if c.front else 0)
-            now[N_SCHED] = now[FIRST_SCHED]
-            return 0, 0, False
+    clear = c.clear > 0 and now[N_FREE] < new
+    while now[N_FREE] < new or clear:
         v = now[N_RUN] - 1 if c.newest else _victim(0, -1, s.queue)
+        if clear:  # all go, so that the first stands first again
+            v = now[N_RUN] - 1 if c.front else 0
         victim = s.queue.run[v]
         if v < at:  # scheduled in this step already: it loses its slot
             at -= 1
@@ -1085,7 +1083,7 @@ def _make_room(c, p, s, i, at, new):
                     s.logs.sched[m, 0], s.logs.sched[m, 1] = s.logs.sched[m + 1, 0], s.logs.sched[m + 1, 1]
                 now[N_SCHED] -= 1
         _preempt(c, p, s, v)
-        if victim == i:
+        if (victim == i and not clear) or now[N_RUN] == 0:
             return at, returned, False
     return at, returned, True
 

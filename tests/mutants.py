@@ -312,8 +312,8 @@ BUGS = (
     Bug(
         "cleared_order",
         "those that clear-all sends back stand in reverse order",
-        "_preempt(c, p, s, now[N_RUN] - 1 if c.front else 0)",
-        "_preempt(c, p, s, 0)",
+        "v = now[N_RUN] - 1 if c.front else 0",
+        "v = 0",
     ),
 )
 
