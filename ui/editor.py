@@ -19,7 +19,7 @@ WORDS: Mapping[str, Any] = {
     "time_axis": "time, slots",
     "full": "all {memory} blocks",
     "waits": "waits",
-    "price_title": "Price of one block for one slot",
+    "price_title": "Price of one block for one slot, in slots of waiting",
     "no_price": "zero in every slot: memory never decides anything here",
     "cost_title": "What each start would cost {name}",
     "cost_axis": "start of {name}, slots",
@@ -45,7 +45,8 @@ WORDS: Mapping[str, Any] = {
     "table": "The same in figures",
     "columns": ["request", "arrives", "prompt", "answer", "starts", "latency", "latency + bill"],
     "slot_columns": ["slot", "in use", "room left", "price"],
-    "limits": f"Solved live for up to {instances.MOST_REQUESTS} requests and {instances.MOST_SLOTS} slots.",
+    "limits": f"Solved live for up to {instances.MOST_REQUESTS} requests and {instances.MOST_SLOTS} slots. "
+    "Keys: arrows move and resize the chosen request, Shift with an arrow its answer, Delete removes it.",
 }
 
 _mount = st.components.v2.component(
@@ -106,6 +107,7 @@ def data(
     return {
         **body,
         "id": id,
+        "preset": instance.preset,
         "seq": seq,
         "pick": dict(pick),
         "interval": interval and [interval[0], interval[1] if math.isfinite(interval[1]) else None],

@@ -85,6 +85,8 @@ def _edited() -> None:
     session = st.session_state
     session["prices.seq"] = edit["seq"]
     session["prices.moving"] = bool(edit.get("moving"))
+    # what was shown as chosen stays chosen: the next answer may have another dearest slot
+    session["prices.pick"] = session.get("prices.pick") or session.get("prices.shown")
     try:
         wanted = instances.checked(session["prices.state"].preset, edit["memory"], edit["requests"])
         prices.solve(wanted)
@@ -127,14 +129,16 @@ def stage() -> None:
         wrap=True,
     )
     answer = prices.solve(state)
-    pick = _pick(answer)
+    pick = session["prices.shown"] = _pick(answer)
     # while something is dragged the picture comes first: what a block is worth is solved for when it rests
     block = None if session.get("prices.moving") else prices.one_more_block(state, pick["slot"])
     trouble = session.get("prices.trouble", "")
     left, right = st.columns([7, 3], gap="large")
     with left:
-        changed = " *Changed by you.*" if state != known[state.preset].instance else ""
-        st.markdown(known[state.preset].sentence + changed)
+        if state == known[state.preset].instance:
+            st.markdown(known[state.preset].sentence)
+        else:
+            text.show("prices/changed", title=known[state.preset].title)
         editor.show(
             editor.data(answer, pick, block and block.interval, session.get("prices.seq", 0), trouble),
             key=EDITOR,
@@ -149,13 +153,16 @@ def stage() -> None:
         text.show("prices/start", who=name, **facts)
         if facts["split"]:
             text.show("prices/start_split", who=name)
-        text.show("prices/two_sides", **prices.totals(answer))
-    _write_link(state)
+        totals = prices.totals(answer)
+        text.show("prices/two_sides", **totals)
+        text.show("prices/full_slots" if totals["full"] else "prices/never_full", **totals)
+    if not session.get("prices.moving"):
+        _write_link(state)  # each one is a step back for the browser
     _below(answer)
 
 
 def _lost(value: float) -> str:
-    return f"{value:.2f}" if math.isfinite(value) else "more than any number: a request would no longer fit"
+    return f"it rises by {value:.2f}" if math.isfinite(value) else "a request would no longer fit"
 
 
 def _slot(answer: prices.Answer, slot: int, block: scheduling.Block | None) -> None:
@@ -317,20 +324,26 @@ def _keep() -> None:
 def _near(answer: prices.Answer) -> None:
     found = prices.compared(answer.instance)
     rules = {rule: found[rule] or 0.0 for rule in prices.RULES}
-    best, worst = min(rules, key=rules.__getitem__), max(rules, key=rules.__getitem__)
-    bound = found["lp_bound"] or 1.0
-    text.show(
-        "prices/rules",
-        best=prices.RULES[best].name,
-        best_slots=rules[best],
-        worst=prices.RULES[worst].name,
-        worst_slots=rules[worst],
-        gap=100.0 * (rules[best] / bound - 1.0),
-    )
+    least, most = min(rules.values()), max(rules.values())
+    lp, integer = rules["lp"], found["integer"]
+    facts = {
+        "best": prices.spoken([prices.RULES[rule].name for rule in rules if rules[rule] == least]),
+        "worst": prices.spoken([prices.RULES[rule].name for rule in rules if rules[rule] == most]),
+        "best_slots": least,
+        "worst_slots": most,
+        "gap": 100.0 * (least / (found["lp_bound"] or 1.0) - 1.0),
+        "lp": lp,
+        "integer": integer,
+    }
+    text.show("prices/rules")
+    text.show("prices/rules_differ" if most > least else "prices/rules_tie", **facts)
+    if lp > least:
+        text.show("prices/rules_lp_behind", **facts)
+    if integer is not None and integer < least:
+        text.show("prices/rules_idle", **facts)
     rows: list[dict[str, Any]] = [
         {"": prices.RULES[rule].name, "total latency, slots": f"{rules[rule]:.0f}"} for rule in rules
     ]
-    integer = found["integer"]
     why = f"not found in {prices.INTEGER_S:.0f} s" if len(answer.instance.requests) <= prices.READABLE else "too large"
     rows.append({"": "Integer optimum", "total latency, slots": why if integer is None else f"{integer:.0f}"})
     for key, name in (

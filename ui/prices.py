@@ -119,23 +119,27 @@ def program(memory: int, requests: tuple[tuple[int, int, int], ...]) -> list[lis
     return [*rows, *([row.name, str(row).replace(".0", "")] for row in model.constraints())]
 
 
+def spoken(names: list[str]) -> str:
+    """Return names as one says them: a, b and c."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
 def start_facts(answer: Answer, request: int) -> dict[str, Any]:
     """Return the figures of one request's start: own latency, memory bill, and the next best start."""
     a, _, o = answer.instance.requests[request]
     mine = np.flatnonzero(answer.lp.primal["request"] == request)
-    first = int(answer.lp.primal["start"][mine].min())
+    starts = sorted(answer.lp.primal["start"][mine].tolist())
+    first = starts[0]
     least = float(answer.lp.duals["request"][request])
     own = first + o - a
     costs = answer.above[request]
     others = np.delete(costs[a:], np.flatnonzero(costs[a:] < 1e-7))
     return {
         "start": first,
-        "arrival": a,
-        "own": own,
+        "starts": spoken([str(k) for k in starts]),
+        "own": f"{own} slot" if own == 1 else f"{own} slots",
         "bill": max(least - own, 0.0),
         "least": least,
-        "cheapest": int((costs[a:] < 1e-7).sum()),
-        "wait": first - a,
         "next_best": least + float(others.min()) if len(others) else least,
         "split": len(mine) > 1,
     }
@@ -152,12 +156,10 @@ def totals(answer: Answer) -> dict[str, float]:
         "price_sum": float(prices.sum()),
         "dual": float(bills.sum() - answer.instance.memory * prices.sum()),
         "memory": answer.instance.memory,
-        "slots": answer.slots,
+        "slots": int((answer.used > 1e-6).sum()),
         "full": full,
         "priced": priced,
-        "full_free": full - priced,
         "solve_ms": 1000.0 * answer.lp.seconds,
-        "split": int((np.bincount(answer.lp.primal["request"]) > 1).sum()),
     }
 
 
@@ -215,8 +217,6 @@ LANES = ("fcfs", "sjf_skip", "lp")
 def _book(id: str) -> engine.Rulebook:
     rule, base = RULES[id], rulebooks.load("mc_sf_skip")
     about = {**base.about, "short": rule.short, "claim": rule.claim, "label": rule.label, "color": rule.color}
-    if id == "lp":
-        about["serve"] = "vllm serve MODEL --scheduling-policy priority, priorities written by the program"
     mechanisms = replace(base.mechanisms, misfit=rule.misfit)
     return replace(base, id=id, name=rule.name, order=rule.order, mechanisms=mechanisms, about=about)
 

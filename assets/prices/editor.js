@@ -107,6 +107,14 @@ function pattern(token, kind, colours) {
     kind === "hatch" && g("rect", { width: 1.2, height: tile, ...mark }));
 }
 
+/** Act when pressed, not when released: a redraw in between would take the button away. The keyboard clicks. */
+function press(act) {
+  return {
+    onpointerdown: (event) => { if (!event.button) { event.preventDefault(); act(); } },
+    onclick: (event) => { if (!event.detail) act(); },
+  };
+}
+
 function isDark(host) {
   const probe = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
   probe.fillStyle = getComputedStyle(host).getPropertyValue("--st-background-color").trim() || "#fff";
@@ -147,6 +155,7 @@ class Editor {
       this.busy = false;
     }
     const fresh = data.id !== this.data?.id;
+    if (data.preset !== this.data?.preset) this.undo = []; // what was moved belongs to the other preset
     this.data = data;
     this.seq = Math.max(this.seq, data.seq);
     if ((fresh || data.trouble) && !this.drag && !this.waiting) this.wish = null;
@@ -176,9 +185,13 @@ class Editor {
     this.setStateValue("edit", { seq: this.seq, moving: this.sentMoving, memory, requests: requests.map(({ a, s, o }) => [a, s, o]) });
   }
 
-  pick(what) {
+  choose(what) {
     this.data.pick = { ...this.data.pick, ...what };
     this.setStateValue("pick", this.data.pick);
+  }
+
+  pick(what) {
+    this.choose(what);
     this.draw();
   }
 
@@ -199,14 +212,15 @@ class Editor {
   add(a) {
     const { memory, requests } = this.instance;
     if (requests.length >= this.data.limits.requests) return;
-    this.ask({ memory, requests: [...requests, moved({ a: 0, s: 1, o: 1 }, { a, s: Math.max(1, Math.round(memory / 6)), o: 3 }, memory, this.data.limits)] });
-    this.data.pick = { ...this.data.pick, request: requests.length };
+    const fresh = moved({ a: 0, s: 1, o: 1 }, { a, s: Math.max(1, Math.round(memory / 6)), o: 3 }, memory, this.data.limits);
+    this.choose({ request: requests.length });
+    this.ask({ memory, requests: [...requests, fresh] });
   }
 
   remove(i) {
     const { memory, requests } = this.instance;
     if (requests.length < 2) return;
-    this.data.pick = { ...this.data.pick, request: Math.min(i, requests.length - 2) };
+    this.choose({ request: Math.min(i, requests.length - 2) });
     this.ask({ memory, requests: requests.filter((_, j) => j !== i) });
   }
 
@@ -279,6 +293,9 @@ class Editor {
     this.root.querySelectorAll("details").forEach((d, j) => { d.open = open[j] ?? false; });
     const list = this.root.querySelector(".program ol");
     if (list) list.scrollTop = scroll;
+    this.root.querySelector(".program").addEventListener?.("toggle", () => this.reveal());
+    if (this.revealed !== JSON.stringify(data.pick)) this.reveal();
+    this.revealed = JSON.stringify(data.pick);
     if (focus) this.root.querySelector(`[data-focus="${focus}"]`)?.focus({ preventScroll: true });
   }
 
@@ -307,10 +324,11 @@ class Editor {
       g("text", { x: LEFT - 8, y: y(b) + 4, "text-anchor": "end" }, say(b)))));
     svg.append(g("text", { x: 0, y: 12 }, data.words.memory_axis));
     // pieces of the schedule
-    for (const piece of pieces) svg.append(this.piece(piece, x, y, data.requests[piece.i].name));
+    const labels = [], mine = (piece) => piece.i === data.pick.request;
+    for (const piece of [...pieces].sort((p, q) => mine(p) - mine(q) || p.i - q.i)) svg.append(this.piece(piece, x, y, pieces.length > 24, labels));
     // capacity: a handle on the line of full memory
     svg.append(g("line", { x1: x(0), x2: x(T), y1: y(M), y2: y(M), stroke: "var(--ink)", "stroke-width": 2, "pointer-events": "none" }),
-      g("text", { x: x(T), y: y(M) - 9, "text-anchor": "end", class: "strong" }, data.words.full.replace("{memory}", say(this.instance.memory))));
+      g("text", { x: x(T) - 12, y: y(M) - 9, "text-anchor": "end", class: "strong" }, data.words.full.replace("{memory}", say(this.instance.memory))));
     if (this.instance.memory !== M) svg.append(g("line", { x1: x(0), x2: x(T), y1: y(this.instance.memory), y2: y(this.instance.memory), class: "ghost" }));
     svg.append(this.ghost(x, y), ...this.handles(pieces, x, y, T, M));
     // who waits
@@ -355,7 +373,7 @@ class Editor {
     return { lines, height: Math.max(1, ends.length) * 7 };
   }
 
-  piece({ i, k, share, columns }, x, y, name) {
+  piece({ i, k, share, columns }, x, y, crowded, labels) {
     const { data } = this, r = data.requests[i], picked = data.pick.request === i;
     const d = outline(columns, k, x, y), first = r.starts[0][0] === k;
     const middle = columns[Math.floor((columns.length - 1) / 2)], at = x(k + Math.floor((columns.length - 1) / 2) + 0.5);
@@ -367,8 +385,10 @@ class Editor {
       g("path", { d, fill: `url(#fill-${r.token})` }),
       g("path", { class: "edge", d, fill: "none", stroke: picked ? "var(--ink)" : "var(--surface)", "stroke-width": picked ? 2.5 : 1.5, "stroke-linejoin": "round" }));
     if (room >= 17 && wide >= 18) {
-      const label = share > 0.999 ? name : `${name} ${Math.round(100 * share)}\u2009%`, box = 10 + 8 * label.length;
-      if (wide >= box - 4) node.append(g("rect", { x: at - box / 2, y: (y(middle[0]) + y(middle[1])) / 2 - 9, width: box, height: 18, rx: 3, fill: "var(--surface)" }),
+      const label = share > 0.999 || crowded ? r.name : `${r.name} ${Math.round(100 * share)}\u2009%`, box = 10 + 8 * label.length;
+      const middleY = (y(middle[0]) + y(middle[1])) / 2, meets = labels.some(([lx, ly, w]) => Math.abs(lx - at) < (w + box) / 2 && Math.abs(ly - middleY) < 20);
+      if (wide >= box - 4 && !meets) labels.push([at, middleY, box]);
+      if (wide >= box - 4 && !meets) node.append(g("rect", { x: at - box / 2, y: (y(middle[0]) + y(middle[1])) / 2 - 9, width: box, height: 18, rx: 3, fill: "var(--surface)" }),
         g("text", { x: at, y: (y(middle[0]) + y(middle[1])) / 2 + 5, "text-anchor": "middle", class: "name" }, label));
     }
     node.append(g("title", {}, this.described(r)));
@@ -406,8 +426,8 @@ class Editor {
         const step = { ArrowUp: 1, ArrowRight: 1, ArrowDown: -1, ArrowLeft: -1 }[e.key];
         if (step) { this.resizeMemory(this.instance.memory + step); e.preventDefault(); }
       } },
-      g("circle", { class: "handle", cx: x(0), cy: y(this.instance.memory), r: 5.5 }),
-      g("rect", { class: "grip y", x: x(0) - 15, y: y(this.instance.memory) - 15, width: 30, height: 30, onpointerdown: (e) => this.start(e, "memory", null) }, g("title", {}, this.data.words.grip_memory))));
+      g("circle", { class: "handle", cx: x(T), cy: y(this.instance.memory), r: 5.5 }),
+      g("rect", { class: "grip y", x: x(T) - 15, y: y(this.instance.memory) - 15, width: 30, height: 30, onpointerdown: (e) => this.start(e, "memory", null) }, g("title", {}, this.data.words.grip_memory))));
     return out;
   }
 
@@ -460,6 +480,12 @@ class Editor {
     return data.words.slot.replace("{slot}", t).replace("{used}", say(data.used[t - 1] ?? 0)).replace("{memory}", say(data.memory)).replace("{price}", say(data.prices[t - 1] ?? 0, 3));
   }
 
+  /** Bring the first marked row of the program into its window. */
+  reveal() {
+    const list = this.root.querySelector(".program ol"), row = list?.querySelector(".lit");
+    if (row) list.scrollTop = row.offsetTop - list.offsetTop - 40;
+  }
+
   light(what) {
     for (const row of this.root.querySelectorAll(".program li")) {
       const lit = what === null ? this.rowIsChosen(row.dataset.row) : row.dataset.row === (what.slot ? `memory_${what.slot}` : `start_${what.request}`);
@@ -473,8 +499,8 @@ class Editor {
     const { data } = this, i = data.pick.request, r = this.instance.requests[i], { memory, requests } = this.instance;
     const step = (label, value, less, more, focus) => h("span", { class: "step", role: "group", "aria-label": label },
       h("span", {}, label),
-      h("button", { onclick: less, "aria-label": `${label}: one less`, "data-focus": `${focus}-` }, "\u2212"), h("output", {}, say(value)),
-      h("button", { onclick: more, "aria-label": `${label}: one more`, "data-focus": `${focus}+` }, "+"));
+      h("button", { ...press(less), "aria-label": `${label}: one less`, "data-focus": `${focus}-` }, "\u2212"), h("output", {}, say(value)),
+      h("button", { ...press(more), "aria-label": `${label}: one more`, "data-focus": `${focus}+` }, "+"));
     return h("div", { class: "tools" },
       step(data.words.blocks, memory, () => this.resizeMemory(memory - 1), () => this.resizeMemory(memory + 1), "m"),
       r && h("span", { class: "chosen" }, data.words.chosen.replace("{name}", data.requests[i]?.name ?? letter(i))),
@@ -491,7 +517,7 @@ class Editor {
   /** The program as PuLP prints it; the rows of the chosen slot and request are lit. */
   program() {
     const { data } = this;
-    if (!data.program.length) return h("p", { class: "hint" }, data.words.program_too_long);
+    if (!data.program.length) return h("p", { class: "program hint" }, data.words.program_too_long);
     return h("details", { class: "program" }, h("summary", {}, data.words.program),
       h("ol", { tabindex: 0, "aria-label": data.words.program }, data.program.map(([name, text]) =>
         h("li", { "data-row": name, class: this.rowIsChosen(name) ? "lit" : null }, name ? h("b", {}, `${name}: `) : "", text))));

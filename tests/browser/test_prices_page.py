@@ -96,6 +96,34 @@ def test_a_memory_below_the_largest_request_is_not_offered(page: Page, address: 
     assert data(page)["memory"] == 3
 
 
+def test_what_is_chosen_stays_chosen(page: Page, address: str) -> None:
+    open_page(page, address)
+    page.get_by_role("button", name="prompt: one more").click()
+    page.wait_for_function("globalThis.__shadowPriceEditor.editor.data.requests[0].s === 2")
+    page.get_by_role("button", name="prompt: one more").click()
+    page.wait_for_function("globalThis.__shadowPriceEditor.editor.data.requests[0].s === 3")
+    page.get_by_role("button", name="Add a request").click()
+    expect(page.get_by_text("Request I:")).to_be_visible()
+    page.get_by_role("button", name="answer: one more").click()
+    page.wait_for_function("globalThis.__shadowPriceEditor.editor.data.requests[8]?.o === 4")
+
+
+def test_fast_presses_are_all_counted(page: Page, address: str) -> None:
+    open_page(page, address)
+    for _ in range(15):
+        page.get_by_role("button", name="Memory: one more").click()
+    page.wait_for_function("globalThis.__shadowPriceEditor.editor.data.memory === 27")
+
+
+def test_undo_ends_at_a_preset(page: Page, address: str) -> None:
+    open_page(page, address)
+    page.get_by_role("button", name="Memory: one more").click()
+    page.wait_for_function("globalThis.__shadowPriceEditor.editor.data.memory === 13")
+    page.get_by_text("All alike").click()
+    page.wait_for_function("globalThis.__shadowPriceEditor.editor.data.memory === 6")
+    expect(page.get_by_role("button", name="Undo")).to_be_disabled()
+
+
 @pytest.mark.parametrize("tab", price_views.TABS)
 def test_each_tab_opens_after_an_edit(page: Page, address: str, tab: str) -> None:
     complaints = serve.watch(page)

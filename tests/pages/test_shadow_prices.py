@@ -233,3 +233,8 @@ def test_each_derivation_is_shown(name: str) -> None:
     app.switch_page("pages/prices.py")
     healthy(app.run())
     assert text.model(price_views.DERIVATIONS[name])[:200] in words(app)
+
+
+def test_the_first_preset_says_what_is_so() -> None:
+    said = prices.totals(prices.solve(instances.presets()["eight_requests"].instance))
+    assert (said["priced"], said["full"]) == (3, 4)
