@@ -1,4 +1,4 @@
-"""Write docs/images: the race as a visitor sees it. Run with `make shots`."""
+"""Write docs/images: the pages as a visitor sees them. Run with `make shots`."""
 
 from __future__ import annotations
 
@@ -41,6 +41,11 @@ def main(folder: Path = FOLDER, query: str = "") -> None:
             page.screenshot(path=folder / f"{name}.png")
             print(name, *complaints)
             page.close()
+        page = browser.new_page(viewport={"width": 1440, "height": 1000})
+        page.goto(f"{address}/prices")
+        page.get_by_text("Two sides, one number").first.wait_for(timeout=60_000)
+        page.wait_for_timeout(1500)
+        page.screenshot(path=folder / "prices-1440-light.png")
 
 
 if __name__ == "__main__":
