@@ -198,7 +198,7 @@ def _below(answer: prices.Answer) -> None:
     model, near, lanes, keep, study, binds = st.tabs(TABS, key="prices_view", on_change="rerun")
     if model.open:
         with model, st.container(width=READING):
-            _models(answer)
+            _models()
     if near.open:
         with near, st.container(width=READING):
             _near(answer)
@@ -218,7 +218,7 @@ def _below(answer: prices.Answer) -> None:
 
 
 @st.fragment
-def _models(answer: prices.Answer) -> None:
+def _models() -> None:
     """Show one decision's program, dual and rule, as docs/optimization.md writes them."""
     text.show("prices/model")
     first = next(iter(MODELS))
@@ -227,8 +227,6 @@ def _models(answer: prices.Answer) -> None:
     )
     if (chosen or first) == first:
         text.show("prices/stylised")
-        whole = prices.one_more_block(answer.instance, None)
-        text.show("prices/every_slot", price=whole.price, saved=whole.saved, lost=_lost(whole.lost))
     attempt = decisions.TRY.get(chosen or first)
     if attempt is not None:
         attempt()
@@ -354,6 +352,8 @@ def _near(answer: prices.Answer) -> None:
         rows.append({"": name, "total latency, slots": f"{found[key]:.2f}"})
     st.table(rows, border="horizontal", alt="Total latency by rule, and the bounds")
     text.show("prices/bounds")
+    whole = prices.one_more_block(answer.instance, None)
+    text.show("prices/every_slot", price=whole.price, saved=whole.saved, lost=_lost(whole.lost))
 
 
 def _race(answer: prices.Answer) -> None:
