@@ -194,8 +194,36 @@ def one_more_block(
     if not len(wanted):
         return Block(0.0, 0.0, 0.0, (0.0, 0.0))
     now = _relax(wanted, lambda: time_limit - clock())
+    return _block(wanted, now, slot, lambda: time_limit - clock()) if now.status == OPTIMAL else none
+
+
+def solve_with_block(
+    arrival: ArrayLike,
+    prompt: ArrayLike,
+    output: ArrayLike,
+    memory: float,
+    slot_of: Callable[[LPResult], int],
+    time_limit: float = 10.0,
+) -> tuple[LPResult, Block | None]:
+    """Answer as `solve`, and as `one_more_block` for the slot that `slot_of` chooses from that, in one solve less.
+
+    The block is None where the program has no optimal answer in time.
+    """
+    clock = stopwatch()
+    wanted = instance(arrival, prompt, output, memory)
+    if not len(wanted) or not wanted.fits:
+        return solve(arrival, prompt, output, memory), None
+    now = _relax(wanted, lambda: time_limit - clock())
+    found = _answer(wanted, now.status, now.value, now.bound, clock(), *now.split(), now.prices, now.bills)
     if now.status != OPTIMAL:
-        return none
+        return found, None
+    slot = slot_of(found)
+    _check_slot(slot)
+    return found, _block(wanted, now, slot, lambda: time_limit - clock())
+
+
+def _block(wanted: Instance, now: _Relaxed, slot: int | None, left: Callable[[], float]) -> Block:
+    """Return what a unit of memory is worth beside a solved relaxation, which is left changed."""
     changed = []
     for step in (1.0, -1.0):
         if slot is None and not bool((wanted.prompt + wanted.output <= wanted.memory + step).all()):
@@ -203,10 +231,10 @@ def one_more_block(
             continue
         room = np.full(now.slots if slot is None else max(now.slots, slot), wanted.memory)
         room[slice(None) if slot is None else slot - 1] += step
-        then = _relax(wanted, lambda: time_limit - clock(), now, room, slot is None)
+        then = _relax(wanted, left, now, room, slot is None)
         changed.append(then.value if then.status == OPTIMAL else float("nan"))
     price = now.prices.sum() if slot is None else now.price(slot)
-    interval = _interval(wanted, now, slot, lambda: time_limit - clock())
+    interval = _interval(wanted, now, slot, left)
     return Block(float(price), max(now.value - changed[0], 0.0), max(changed[1] - now.value, 0.0), interval)
 
 

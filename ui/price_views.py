@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -89,7 +90,7 @@ def _edited() -> None:
     session["prices.pick"] = session.get("prices.pick") or session.get("prices.shown")
     try:
         wanted = instances.checked(session["prices.state"].preset, edit["memory"], edit["requests"])
-        prices.solve(wanted)
+        _solved(wanted, session.get("prices.pick") or session.get("prices.shown"))
     except (ValueError, TypeError, KeyError) as error:
         session["prices.trouble"] = str(error)
         return
@@ -112,6 +113,18 @@ def _pick(answer: prices.Answer) -> dict[str, int]:
     return {"slot": slot, "request": request}
 
 
+def _solved(state: Instance, pick: Mapping[str, Any] | None) -> tuple[prices.Answer, scheduling.Block | None]:
+    """Return the answer and what a block in the chosen slot is worth; while something is dragged, the answer alone.
+
+    The picture comes first: what a block is worth takes more solves, which follow when it rests.
+    """
+    if st.session_state.get("prices.moving"):
+        return prices.solve(state), None
+    slot = (pick or {}).get("slot")
+    answer, block = prices.solve_with_block(state, slot if isinstance(slot, int) and slot >= 1 else None)
+    return answer, block if slot is None or slot <= answer.slots else None
+
+
 @st.fragment
 def stage() -> None:
     """Show the presets, the editor and what the chosen slot and request say. An edit reruns this part alone."""
@@ -128,10 +141,10 @@ def stage() -> None:
         label_visibility="collapsed",
         wrap=True,
     )
-    answer = prices.solve(state)
+    answer, block = _solved(state, session.get("prices.pick"))
     pick = session["prices.shown"] = _pick(answer)
-    # while something is dragged the picture comes first: what a block is worth is solved for when it rests
-    block = None if session.get("prices.moving") else prices.one_more_block(state, pick["slot"])
+    if block is None and not session.get("prices.moving"):  # the chosen slot has gone with the end of the line
+        block = prices.one_more_block(state, pick["slot"])
     trouble = session.get("prices.trouble", "")
     left, right = st.columns([7, 3], gap="large")
     with left:

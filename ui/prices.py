@@ -72,11 +72,31 @@ def class_of(prompt: int, output: int) -> int:
     return REPORT if output >= 5 and output >= 2 * prompt else CHAT
 
 
+LIMIT_S = 3.0
+"""Time limit of a solve on the page."""
+
+
 @st.cache_resource(max_entries=128, ttl="2h", show_spinner=False)
 def _solve(memory: int, requests: tuple[tuple[int, int, int], ...]) -> Answer:
     instance = Instance("", memory, requests)
-    a, s, o = columns(instance)
-    lp = scheduling.solve(a, s, o, memory, time_limit=3.0)
+    return _answer(instance, scheduling.solve(*columns(instance), memory, time_limit=LIMIT_S))
+
+
+@st.cache_resource(max_entries=256, ttl="2h", show_spinner=False)
+def _solve_with_block(
+    memory: int, requests: tuple[tuple[int, int, int], ...], slot: int | None
+) -> tuple[Answer, scheduling.Block | None]:
+    instance = Instance("", memory, requests)
+
+    def dearest(lp: LPResult) -> int:
+        return slot or int(np.argmax(lp.duals["memory"])) + 1
+
+    lp, block = scheduling.solve_with_block(*columns(instance), memory, dearest, LIMIT_S)
+    return _answer(instance, lp), block
+
+
+def _answer(instance: Instance, lp: LPResult) -> Answer:
+    memory, (a, s, o) = instance.memory, columns(instance)
     if lp.status != "optimal":
         raise ValueError("This instance took longer than the page allows: fewer requests or more memory will do.")
     prices = lp.duals["memory"]
@@ -94,6 +114,12 @@ def _solve(memory: int, requests: tuple[tuple[int, int, int], ...]) -> Answer:
 def solve(instance: Instance) -> Answer:
     """Solve (or recall) an instance; raise ValueError with a sentence if it takes too long."""
     return replace(_solve(instance.memory, instance.requests), instance=instance)
+
+
+def solve_with_block(instance: Instance, slot: int | None) -> tuple[Answer, scheduling.Block | None]:
+    """Solve an instance and say what a block more in `slot`, or else in the dearest slot, is worth."""
+    answer, block = _solve_with_block(instance.memory, instance.requests, slot)
+    return replace(answer, instance=instance), block
 
 
 @st.cache_data(max_entries=512, ttl="2h", show_spinner=False)

@@ -131,3 +131,17 @@ def test_a_horizon_that_is_too_short_at_first_is_extended() -> None:
     assert found.slots == found.safe == 33
     assert found.value == pytest.approx(scheduling.solve_pulp([5, 4], [1, 4], [13, 15], 22).value)
     assert found.bound == pytest.approx(found.value)
+
+
+def test_answer_and_block_from_one_solve_are_those_of_two() -> None:
+    for seed in range(40):
+        requests, memory = draw(seed)
+        found, block = scheduling.solve_with_block(*columns(requests), memory, lambda lp: 2)
+        alone = scheduling.solve(*columns(requests), memory)
+        assert found.value == alone.value
+        assert (found.duals["memory"] == alone.duals["memory"]).all()
+        again = scheduling.one_more_block(*columns(requests), memory, 2)
+        assert block is not None
+        assert (block.saved, block.lost) == pytest.approx((again.saved, again.lost), abs=1e-6)
+        assert block.interval == pytest.approx(again.interval, abs=1e-6)
+    assert scheduling.solve_with_block([0], [9], [3], 4, lambda lp: 1)[1] is None
