@@ -346,13 +346,6 @@ RULES: tuple[Rule, ...] = (
     Rule("shortest_prompt", "Shortest prompt's book", "book", False),
     Rule("best_heuristic", "Best heuristic", "book", False),
 )
-DECISIONS = {
-    "order": "Whom to serve",
-    "admit": "Whom to hold back",
-    "keep": "What to keep",
-    "victim": "Whom to preempt",
-    "book": "The whole book",
-}
 
 
 def rule(id: str) -> Rule:

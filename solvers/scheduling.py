@@ -184,17 +184,10 @@ def one_more_block(
     Arguments as of `solve`. The value is convex in memory, so saved <= price <= lost, with equality as long as the same
     starts stay in use. NaN where there is no answer within the time limit or no feasible schedule.
     """
-    clock = stopwatch()
-    wanted = instance(arrival, prompt, output, memory)
-    nothing = (float("nan"), float("nan"))
-    none = Block(*nothing, float("nan"), nothing)
-    if not wanted.fits:
-        return none
     _check_slot(slot)
-    if not len(wanted):
-        return Block(0.0, 0.0, 0.0, (0.0, 0.0))
-    now = _relax(wanted, lambda: time_limit - clock())
-    return _block(wanted, now, slot, lambda: time_limit - clock()) if now.status == OPTIMAL else none
+    nothing = (float("nan"), float("nan"))
+    _, block = solve_with_block(arrival, prompt, output, memory, lambda lp: slot, time_limit)
+    return block or Block(*nothing, float("nan"), nothing)
 
 
 def solve_with_block(
@@ -202,7 +195,7 @@ def solve_with_block(
     prompt: ArrayLike,
     output: ArrayLike,
     memory: float,
-    slot_of: Callable[[LPResult], int],
+    slot_of: Callable[[LPResult], int | None],
     time_limit: float = 10.0,
 ) -> tuple[LPResult, Block | None]:
     """Answer as `solve`, and as `one_more_block` for the slot that `slot_of` chooses from that, in one solve less.
@@ -212,7 +205,8 @@ def solve_with_block(
     clock = stopwatch()
     wanted = instance(arrival, prompt, output, memory)
     if not len(wanted) or not wanted.fits:
-        return solve(arrival, prompt, output, memory), None
+        nobody = Block(0.0, 0.0, 0.0, (0.0, 0.0))
+        return solve(arrival, prompt, output, memory), None if len(wanted) else nobody
     now = _relax(wanted, lambda: time_limit - clock())
     found = _answer(wanted, now.status, now.value, now.bound, clock(), *now.split(), now.prices, now.bills)
     if now.status != OPTIMAL:

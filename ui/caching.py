@@ -123,8 +123,6 @@ def facts(solved: Cache) -> dict[str, Any]:
         "capacity": solved.capacity,
         "price_sum": float(found["optimum"].price.sum()),
         "saved": found["optimum"].cost - solved.more,
-        "priced": int((found["optimum"].price > 1e-9).sum()),
-        "steps": len(solved.requests),
     }
 
 

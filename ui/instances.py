@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from solvers import scheduling
+from ui.state import Query
 
 FOLDER = Path(__file__).resolve().parent.parent / "assets" / "instances"
 ORDER = (
@@ -87,9 +88,6 @@ def checked(preset: str, memory: int, requests: Sequence[Sequence[int]]) -> Inst
             f"That takes more than {MOST_SLOTS} slots, the most this page solves: shorten it or add memory."
         )
     return Instance(preset, memory, rows)
-
-
-Query = Mapping[str, Sequence[str]]
 
 
 def decode(query: Query) -> tuple[Instance, str]:

@@ -257,19 +257,11 @@ def _part(part: findings.Part) -> None:
 @st.fragment
 def _study() -> None:
     """Show the stored comparisons: each rule that comes from a program against the best heuristic."""
-    figure = st.segmented_control(
-        "Figure",
-        list(findings.FIGURES),
-        format_func=findings.FIGURES.__getitem__,
-        default="mean_ms",
-        required=True,
-        key="prices_study_figure",
-        label_visibility="collapsed",
-    )
-    _part(findings.study(views.mode(), figure or "mean_ms"))
+    figure = views.choice("Figure", findings.FIGURES, "prices_study_figure")
+    _part(findings.study(views.mode(), figure))
     with st.expander("The same as a table"):
-        st.table(findings.study_table(figure or "mean_ms"), border="horizontal", alt="Wins, ties and losses by rule")
-    for note in findings.study_notes(figure or "mean_ms"):
+        st.table(findings.study_table(figure), border="horizontal", alt="Wins, ties and losses by rule")
+    for note in findings.study_notes(figure):
         _part(note)
 
 
@@ -312,17 +304,9 @@ def _keep() -> None:
     with told:
         text.show("prices/keep", **caching.facts(solved))
     with drawn:
-        rule = st.segmented_control(
-            "Rule",
-            list(caching.RULES),
-            format_func=caching.RULES.__getitem__,
-            default="optimum",
-            required=True,
-            key="prices_line_rule",
-            label_visibility="collapsed",
-        )
-        made = caching.panels(solved, rule or "optimum", views.mode())
-        said = [caching.panels_alt(solved, rule or "optimum"), "Price of a unit of space in each step"]
+        rule = views.choice("Rule", caching.RULES, "prices_line_rule")
+        made = caching.panels(solved, rule, views.mode())
+        said = [caching.panels_alt(solved, rule), "Price of a unit of space in each step"]
         for panel, words in zip(made, said, strict=True):
             st.vega_lite_chart(panel.rows, dict(panel.spec), theme=None, alt=words)
     text.show("prices/keep_more")

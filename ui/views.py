@@ -47,6 +47,21 @@ def panels(made: Mapping[str, charts.Panel], words: str) -> None:
         column.vega_lite_chart(panel.rows, dict(panel.spec), theme=None, alt=said)
 
 
+def choice(label: str, names: Mapping[str, str], key: str) -> str:
+    """Offer names by id, one of them always chosen, the first at the start; return the id."""
+    first = next(iter(names))
+    chosen = st.segmented_control(
+        label,
+        list(names),
+        format_func=names.__getitem__,
+        default=first,
+        required=True,
+        key=key,
+        label_visibility="collapsed",
+    )
+    return chosen or first
+
+
 @st.fragment
 def reading(race: run.Race, facts: Mapping[str, Any]) -> None:
     """Show the tabs; opening another one reruns this part alone."""
@@ -69,19 +84,9 @@ def reading(race: run.Race, facts: Mapping[str, Any]) -> None:
 
 def _waits(race: run.Race) -> None:
     """Show one measure's distributions; switching the measure reruns this part alone."""
-    measure = st.segmented_control(
-        "Measure",
-        list(run.MEASURES),
-        format_func=run.MEASURES.__getitem__,
-        default="latency",
-        required=True,
-        key="home_measure",
-        label_visibility="collapsed",
-    )
+    measure = choice("Measure", run.MEASURES, "home_measure")
     text.show("home/distributions")
-    panels(
-        charts.distributions(race, measure or "latency", mode()), charts.distributions_alt(race, measure or "latency")
-    )
+    panels(charts.distributions(race, measure, mode()), charts.distributions_alt(race, measure))
 
 
 def _helped(race: run.Race, facts: Mapping[str, Any]) -> None:

@@ -69,7 +69,7 @@ def _default_race() -> None:
         charts.distributions(race, "latency", mode)
         charts.goodput(race, mode)
         charts.helped_and_hurt(race, mode)
-    prices.solve(next(iter(instances.presets().values())).instance)
+    prices.solve_with_block(next(iter(instances.presets().values())).instance, None)
 
 
 if __name__ == "__main__":

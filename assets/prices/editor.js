@@ -508,9 +508,9 @@ class Editor {
       r && step(data.words.prompt, r.s, () => this.change(i, { s: r.s - 1 }), () => this.change(i, { s: r.s + 1 }), "s"),
       r && step(data.words.answer, r.o, () => this.change(i, { o: r.o - 1 }), () => this.change(i, { o: r.o + 1 }), "o"),
       h("span", { class: "step" },
-        h("button", { style: "width:auto;font-size:15px;padding:3px 13px", onclick: () => this.add(r ? r.a : 0), disabled: requests.length >= data.limits.requests, "data-focus": "add" }, data.words.add),
-        r && h("button", { style: "width:auto;font-size:15px;padding:3px 13px", onclick: () => this.remove(i), disabled: requests.length < 2, "data-focus": "remove" }, data.words.remove.replace("{name}", data.requests[i]?.name ?? letter(i))),
-        h("button", { style: "width:auto;font-size:15px;padding:3px 13px", onclick: () => this.back(), disabled: !this.undo.length, "data-focus": "undo" }, data.words.undo)),
+        h("button", { class: "word", onclick: () => this.add(r ? r.a : 0), disabled: requests.length >= data.limits.requests, "data-focus": "add" }, data.words.add),
+        r && h("button", { class: "word", onclick: () => this.remove(i), disabled: requests.length < 2, "data-focus": "remove" }, data.words.remove.replace("{name}", data.requests[i]?.name ?? letter(i))),
+        h("button", { class: "word", onclick: () => this.back(), disabled: !this.undo.length, "data-focus": "undo" }, data.words.undo)),
       h("p", { class: "hint" }, data.words.limits));
   }
 

@@ -45,8 +45,10 @@ def healthy(app: AppTest) -> None:
     assert "This page could not be drawn" not in words(app)
 
 
-def opened(**query: Any) -> AppTest:
+def opened(session: dict[str, Any] | None = None, **query: Any) -> AppTest:
     app = AppTest.from_file(SHELL, default_timeout=120)
+    for key, value in (session or {}).items():
+        app.session_state[key] = value
     app.run()
     app.switch_page("pages/prices.py")
     for key, value in query.items():
@@ -72,11 +74,7 @@ def test_hostile_link_gives_the_page_and_one_sentence(query: dict[str, Any]) -> 
 
 @pytest.mark.parametrize("tab", price_views.TABS)
 def test_each_tab_opens(tab: str) -> None:
-    app = AppTest.from_file(SHELL, default_timeout=120)
-    app.session_state["prices_view"] = tab
-    app.run()
-    app.switch_page("pages/prices.py")
-    healthy(app.run())
+    healthy(opened({"prices_view": tab}))
 
 
 def test_a_link_says_the_whole_instance() -> None:
@@ -179,11 +177,7 @@ def test_a_line_that_cannot_be_read_is_told_in_a_sentence(requests: str, costs: 
 
 
 def test_a_wrong_line_keeps_the_last_good_one_on_the_page() -> None:
-    app = AppTest.from_file(SHELL, default_timeout=120)
-    app.session_state["prices_view"] = "What to keep"
-    app.run()
-    app.switch_page("pages/prices.py")
-    app.run()
+    app = opened({"prices_view": "What to keep"})
     app.text_input(key="prices_line").set_value("AB!").run()
     healthy(app)
     assert "The last line that could be read is shown" in words(app)
@@ -216,22 +210,15 @@ def test_smaller_decisions_agree_with_their_programs() -> None:
 
 @pytest.mark.parametrize("decision", list(price_views.MODELS))
 def test_each_decision_shows_its_program(decision: str) -> None:
-    app = AppTest.from_file(SHELL, default_timeout=120)
-    app.session_state["prices_model"] = decision
-    app.run()
-    app.switch_page("pages/prices.py")
-    healthy(app.run())
+    app = opened({"prices_model": decision})
+    healthy(app)
     assert text.model(price_views.MODELS[decision])[:200] in words(app)
 
 
 @pytest.mark.parametrize("name", list(price_views.DERIVATIONS))
 def test_each_derivation_is_shown(name: str) -> None:
-    app = AppTest.from_file(SHELL, default_timeout=120)
-    app.session_state["prices_view"] = "What to keep"
-    app.session_state["prices_derivation"] = name
-    app.run()
-    app.switch_page("pages/prices.py")
-    healthy(app.run())
+    app = opened({"prices_view": "What to keep", "prices_derivation": name})
+    healthy(app)
     assert text.model(price_views.DERIVATIONS[name])[:200] in words(app)
 
 
