@@ -152,11 +152,5 @@ def write(path: Path, about: Mapping[str, str], rows: Iterable[Point]) -> None:
     path.write_text("\n".join([*head, ",".join(COLUMNS), *body]) + "\n", encoding="utf-8")
 
 
-def _said(value: object) -> str:
-    return (
-        f"{value:.6g}"
-        if isinstance(value, float) and not value.is_integer()
-        else f"{value:.0f}"
-        if isinstance(value, float)
-        else str(value)
-    )
+def _said(value: str | float) -> str:
+    return value if isinstance(value, str) else f"{value:.10g}"

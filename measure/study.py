@@ -145,7 +145,7 @@ def workloads() -> dict[str, Workload]:
     return {one.id: one for one in made}
 
 
-RATES = {"agents_small": 1.94, "mooncake": 1.49, "coding_agents": 0.71, "reasoning": 3.21}
+RATES = {"agents_small": 1.91, "mooncake": 1.42, "coding_agents": 0.71, "reasoning": 3.19}
 """Requests (conversations where there are any) a second at load 1.0, by `load_one`."""
 
 
