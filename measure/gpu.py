@@ -15,6 +15,7 @@ import platform
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from statistics import median, quantiles
@@ -29,7 +30,7 @@ except ImportError:
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from measure import points
-from measure.blocks import num_gpu_blocks
+from measure.blocks import WORKSPACE_BYTES, num_gpu_blocks
 from measure.clock import Clock, CudaClock, cpu_clock, gpu_state
 from measure.llama import Llama
 from measure.shapes import MODELS, TINY, Shape, Step, fitting, grid
@@ -46,7 +47,7 @@ CPU_BYTES = 10**9
 
 def step_ms(model: Llama, step: Step, clock: Clock) -> tuple[float, float]:
     """Return the median and the interquartile range of a whole step in ms, its timed layers scaled to all."""
-    tokens = torch.randint(model.shape.vocab, (step.new_tokens,), device=model.device)
+    tokens = torch.randint(model.shape.vocabulary, (step.new_tokens,), device=model.device)
     positions, timed = model.positions(step), len(model.layers)
     whole = clock(lambda: model.next_tokens(step, tokens, positions, timed))
     if timed == model.shape.layers:
@@ -160,13 +161,11 @@ def described(
         "torch": f"{torch.__version__}, CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}",
         "repeats": f"median of {args.repeats}",
         "dtype": number,
-        "layers": str(whole.layers),
         "layers_timed": str(layers),
-        "kv_heads": str(whole.kv_heads),
-        "head_dim": str(whole.head_dim),
+        **{name: str(size) for name, size in asdict(whole).items()},
+        "tensor_parallel": str(args.tp),
         "kv_bytes_per_token": str(whole.kv_numbers() * dtype.itemsize),
         "weights_bytes": str(whole.parameters() * dtype.itemsize),
-        "tensor_parallel": str(args.tp),
     }
     if cuda and not args.tiny:
         memory, shape = torch.cuda.get_device_properties(device).total_memory, whole.shard(args.tp)
@@ -177,6 +176,10 @@ def described(
                 f"{weights / 1e9:.0f} GB of weights leave no room for KV in {memory / 1e9:.0f} GB of {gpu}: raise --tp."
             )
         about["num_gpu_blocks"] = str(blocks)
+        about["blocks_note"] = (
+            "as vLLM counts: 0.9 of the memory, less the weights and the workspace of "
+            f"{WORKSPACE_BYTES / 1e9:.2f} GB that a recorded run on another card had"
+        )
     return about
 
 

@@ -47,19 +47,19 @@ class Llama:
             return torch.ones(shape.hidden, device=device, dtype=dtype)
 
         query, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-        self.embedding = weights(shape.vocab, shape.hidden)
+        self.embedding = weights(shape.vocabulary, shape.hidden)
         self.layers = [
             Layer(
                 qkv=weights(query + 2 * kv, shape.hidden),
                 out=weights(shape.hidden, query),
-                gate_up=weights(2 * shape.inner, shape.hidden),
-                down=weights(shape.hidden, shape.inner),
+                gate_up=weights(2 * shape.intermediate, shape.hidden),
+                down=weights(shape.hidden, shape.intermediate),
                 attention_norm=ones(),
                 mlp_norm=ones(),
             )
             for _ in range(layers)
         ]
-        self.norm, self.head = ones(), weights(shape.vocab, shape.hidden)
+        self.norm, self.head = ones(), weights(shape.vocabulary, shape.hidden)
         self.kv = weights(layers, 2, kv_tokens, shape.kv_heads, shape.head_dim, std=1.0)
         half = torch.arange(0, shape.head_dim, 2, device=device, dtype=torch.float32) / shape.head_dim
         angle = torch.arange(positions, device=device, dtype=torch.float32)[:, None] * ROPE_THETA**-half
@@ -73,7 +73,7 @@ class Llama:
         return torch.cat([prompt, torch.full((step.batch,), step.context, device=self.device)])
 
     def logits(self, step: Step, tokens: Tensor, positions: Tensor, layers: int) -> Tensor:
-        """Compute a step through the first `layers` layers; return logits (1 if a prompt prefills + batch, vocab).
+        """Compute a step through the first `layers` layers; return logits (1 if a prompt prefills + batch, vocabulary).
 
         Tokens and positions are (new_tokens,), those of the prompt first. The new keys and values are written to KV.
         """

@@ -19,8 +19,8 @@ class Shape:
     heads: int
     kv_heads: int
     head_dim: int
-    inner: int
-    vocab: int
+    intermediate: int
+    vocabulary: int
 
     def shard(self, tp: int) -> Shape:
         """Return what one of `tp` GPUs holds: heads, inner width and vocabulary divided, hidden whole."""
@@ -28,15 +28,15 @@ class Shape:
             self,
             heads=self.heads // tp,
             kv_heads=self.kv_heads // tp,
-            inner=self.inner // tp,
-            vocab=self.vocab // tp,
+            intermediate=self.intermediate // tp,
+            vocabulary=self.vocabulary // tp,
         )
 
     def parameters(self, layers: int | None = None) -> int:
         """Return the number of weights with so many layers (default all), embedding and LM head apart."""
         query, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
-        layer = self.hidden * (2 * query + 2 * kv + 3 * self.inner + 2)
-        return (self.layers if layers is None else layers) * layer + 2 * self.vocab * self.hidden + self.hidden
+        layer = self.hidden * (2 * query + 2 * kv + 3 * self.intermediate + 2)
+        return (self.layers if layers is None else layers) * layer + 2 * self.vocabulary * self.hidden + self.hidden
 
     def kv_numbers(self, layers: int | None = None) -> int:
         """Return the numbers that one token keeps in the KV of so many layers (default all)."""
@@ -76,10 +76,14 @@ class Step:
 
 
 MODELS = {
-    "llama-3.1-8b": Shape(layers=32, hidden=4096, heads=32, kv_heads=8, head_dim=128, inner=14336, vocab=128256),
-    "llama-3.1-70b": Shape(layers=80, hidden=8192, heads=64, kv_heads=8, head_dim=128, inner=28672, vocab=128256),
+    "llama-3.1-8b": Shape(
+        layers=32, hidden=4096, heads=32, kv_heads=8, head_dim=128, intermediate=14336, vocabulary=128256
+    ),
+    "llama-3.1-70b": Shape(
+        layers=80, hidden=8192, heads=64, kv_heads=8, head_dim=128, intermediate=28672, vocabulary=128256
+    ),
 }
-TINY = Shape(layers=2, hidden=64, heads=4, kv_heads=2, head_dim=16, inner=128, vocab=256)
+TINY = Shape(layers=2, hidden=64, heads=4, kv_heads=2, head_dim=16, intermediate=128, vocabulary=256)
 
 
 def grid(tiny: bool = False) -> dict[str, list[Step]]:
@@ -106,8 +110,8 @@ def powers(low: int, high: int) -> tuple[int, ...]:
 
 def activation_bytes(shape: Shape, step: Step, number_bytes: int) -> int:
     """Return about how many bytes a step needs besides weights and KV, once for warm-up and once for the graph."""
-    numbers = 4 * shape.hidden + 3 * (shape.heads + 2 * shape.kv_heads) * shape.head_dim + 3 * shape.inner
-    sampled = (step.batch + (step.chunk > 0)) * shape.vocab
+    numbers = 4 * shape.hidden + 3 * (shape.heads + 2 * shape.kv_heads) * shape.head_dim + 3 * shape.intermediate
+    sampled = (step.batch + (step.chunk > 0)) * shape.vocabulary
     return 2 * (step.new_tokens * numbers * number_bytes + sampled * (number_bytes + 4))
 
 

@@ -18,11 +18,15 @@ def test_blocks_are_those_of_the_recorded_run_when_given_its_card() -> None:
 
 
 def test_blocks_are_within_three_percent_when_the_workspace_is_another_model_s() -> None:
-    # vLLM resolved 30,425 blocks for Llama-3.1-70B on four H100s. The nominal 80 GiB are more than the card reports and
-    # the workspace is the other model's: by this arithmetic 31,122, 2.3 % too many.
+    # vLLM resolved 30,425 blocks for Llama-3.1-70B on four H100s, with as many batched tokens as in the run on the
+    # RTX 4090. By this arithmetic 31,122 of the nominal 80 GiB, 2.3 % too many, and 30,524 of what PyTorch reports.
     shard = SEVENTY.shard(4)
-    count = num_gpu_blocks(80 * 1024**3, shard.parameters() * 2, 16 * shard.kv_numbers() * 2)
-    assert 0 < count / 30_425 - 1 < 0.03
+    nominal, reported = (
+        num_gpu_blocks(memory, shard.parameters() * 2, 16 * shard.kv_numbers() * 2)
+        for memory in (80 * 1024**3, 85_029_158_912)
+    )
+    assert 0.02 < nominal / 30_425 - 1 < 0.03
+    assert 0 < reported / 30_425 - 1 < 0.005
 
 
 def test_there_are_no_blocks_when_the_weights_fill_the_card() -> None:

@@ -13,6 +13,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is optional and not installed: pip install torch runs these tests")
 
+from engine.step_time import Model  # noqa: E402
 from measure import clock, gpu, points  # noqa: E402
 from measure.llama import Llama  # noqa: E402
 from measure.shapes import TINY, Step, grid  # noqa: E402
@@ -63,12 +64,12 @@ def plain(model: Llama, tokens: Any) -> Any:
 
 
 def test_a_prompt_has_the_logits_of_the_model_written_out() -> None:
-    model, tokens = llama(), torch.arange(12) * 7 % TINY.vocab
+    model, tokens = llama(), torch.arange(12) * 7 % TINY.vocabulary
     assert torch.allclose(computed(model, Step(chunk=12), tokens), plain(model, tokens), atol=1e-4, rtol=0)
 
 
 def test_chunks_and_decodes_through_the_cache_equal_one_causal_pass() -> None:
-    model, tokens = llama(), torch.arange(12) * 7 % TINY.vocab
+    model, tokens = llama(), torch.arange(12) * 7 % TINY.vocabulary
     whole = computed(model, Step(chunk=12), tokens)
     model.kv.normal_()
     computed(model, Step(chunk=5), tokens[:5])
@@ -81,11 +82,11 @@ def test_chunks_and_decodes_through_the_cache_equal_one_causal_pass() -> None:
 
 
 def test_a_mixed_step_equals_its_two_halves() -> None:
-    model, tokens = llama(), torch.arange(6) * 7 % TINY.vocab
+    model, tokens = llama(), torch.arange(6) * 7 % TINY.vocabulary
     mixed = Step(chunk=4, past=3, batch=2, context=9)
     decoding, prompt = Step(batch=2, context=9), Step(chunk=4, past=3)
     both = computed(model, mixed, tokens)
-    assert both.shape == (3, TINY.vocab)
+    assert both.shape == (3, TINY.vocabulary)
     assert torch.allclose(computed(model, decoding, tokens[4:]), both[1:], atol=1e-4)
     model.kv = model.kv[:, :, decoding.kv_tokens :].contiguous()
     assert torch.allclose(computed(model, prompt, tokens[:4]), both[:1], atol=1e-4)
@@ -102,7 +103,10 @@ def test_a_request_does_not_read_its_neighbour_when_several_decode() -> None:
 
 def test_a_shard_computes_with_its_share_of_the_heads() -> None:
     model = Llama(TINY.shard(2), 1, 40, 64, CPU, torch.float32)
-    assert computed(model, Step(chunk=4, past=2, batch=3, context=5), torch.arange(7)).shape == (4, TINY.vocab // 2)
+    assert computed(model, Step(chunk=4, past=2, batch=3, context=5), torch.arange(7)).shape == (
+        4,
+        TINY.vocabulary // 2,
+    )
 
 
 def test_timed_layers_are_scaled_to_all_and_the_ends_are_not() -> None:
@@ -151,6 +155,9 @@ def test_the_whole_path_writes_a_table_when_the_shapes_are_tiny(tmp_path: Path, 
     assert gpu.TINY_LABEL in about["title"] and gpu.TINY_LABEL in about["how"]
     assert about["measured_on"] == "2026-02-03"
     assert about["kv_bytes_per_token"] == str(2 * 2 * 2 * 16 * 4)
+    # The model's own names and sizes, as a profile keeps them.
+    sizes = {name: getattr(TINY, name) for name in Model.__annotations__ if name != "tensor_parallel"}
+    assert {name: int(about[name]) for name in sizes} == sizes and about["tensor_parallel"] == "1"
     assert {"driver", "clocks", "torch", "spread", "weights_bytes"} <= set(about)
     # A tiny model is served by no card, so no number of blocks is made up for it.
     assert "num_gpu_blocks" not in about
