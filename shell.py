@@ -16,6 +16,7 @@ page = st.navigation(
     [
         st.Page("pages/home.py", title="The race", default=True),
         st.Page("pages/prices.py", title="Shadow prices"),
+        st.Page("pages/calibration.py", title="Calibration"),
     ],
     position="top",
 )

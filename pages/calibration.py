@@ -1,0 +1,11 @@
+"""Calibration: where the milliseconds come from, and how far to trust them."""
+
+from __future__ import annotations
+
+from ui import calibration_views, controls, text
+
+note = calibration_views.settle()
+text.show("calibration/claim")
+controls.say(note, "", key="calibration_note")
+calibration_views.head()
+calibration_views.reading()

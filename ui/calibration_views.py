@@ -1,0 +1,224 @@
+"""What the page Calibration shows: the choice of a profile, where it comes from, and tabs drawn while they are open."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import streamlit as st
+
+from engine import profiles
+from ui import calibration, calibration_charts, labels, text, views
+from ui.calibration import KINDS, SCALES, State
+
+READING = 860
+"""Width of what is read, in px."""
+TABS = (
+    "The fit",
+    "Residuals",
+    "What a step is made of",
+    "Roofline",
+    "What is left out",
+    "Add your own GPU",
+)
+INSTALL = "pip install torch"
+MEASURE = "python -m measure.gpu --model llama-3.1-8b --out my-gpu.csv"
+MEASURE_SERVER = "python -m measure.endpoint --url http://localhost:8000 --out my-gpu.csv"
+MEASURE_TINY = "python -m measure.gpu --tiny --out tiny.csv"
+FIT = "make profile CSV=my-gpu.csv"
+
+
+def settle() -> str:
+    """Bring link and visit together; return a sentence about what the link got wrong ("" if nothing).
+
+    What was moved on the page wins over the link, because the browser may still send the link from before.
+    """
+    session = st.session_state
+    link = {key: tuple(st.query_params.get_all(key)) for key in st.query_params}
+    moved = session.pop("calibration.moved", False)
+    if "calibration.state" not in session or (not moved and link != session["calibration.link"]):
+        session["calibration.state"], session["calibration.note"] = calibration.decode(link)
+        session["calibration.link"] = link
+    return str(session["calibration.note"])
+
+
+def _moved(field: str) -> None:
+    session = st.session_state
+    state = replace(session["calibration.state"], **{field: session[f"calibration_{field}"]})
+    session.update({"calibration.state": state, "calibration.moved": True, "calibration.note": ""})
+
+
+def _write_link(state: State) -> None:
+    if state != State() or st.session_state["calibration.link"]:
+        wanted = calibration.encode(state)
+        st.query_params.from_dict(wanted)
+        st.session_state["calibration.link"] = {key: (value,) for key, value in wanted.items()}
+
+
+def head() -> None:
+    """Show the choice of a profile and, beside it, the profile's name with the labels of its parts."""
+    state: State = st.session_state["calibration.state"]
+    titles = calibration.titles()
+    st.session_state["calibration_profile"] = state.profile
+    with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
+        st.selectbox(
+            "GPU profile",
+            list(titles),
+            format_func=titles.__getitem__,
+            key="calibration_profile",
+            on_change=_moved,
+            args=("profile",),
+            label_visibility="collapsed",
+            width=430,
+        )
+        with st.popover("Where it comes from", type="tertiary", icon=":material/info:"):
+            _origin(state.profile)
+    st.markdown(labels.profile_line(state.profile, estimated=False))
+    st.caption(labels.legend())
+
+
+def _origin(id: str) -> None:
+    about = profiles.about(id)
+    origin, memory = about.get("origin", {}), about.get("memory", {})
+    said = {
+        key: origin.get(key, "not stated") for key in ("gpu", "model", "engine", "measured_on", "how", "repository")
+    }
+    text.show(
+        "calibration/origin",
+        **said,
+        licence=origin.get("licence", ""),
+        blocks=memory.get("num_gpu_blocks"),
+        memory=f"{memory.get('label', 'not stated')}: {memory.get('note', '')}",
+    )
+
+
+@st.fragment
+def reading() -> None:
+    """Show the tabs; opening another one, or moving a slider, reruns this part alone."""
+    state: State = st.session_state["calibration.state"]
+    shown = (_fit, _residuals, _terms, _roofline, _left_out, _own)
+    for tab, draw in zip(st.tabs(TABS, key="calibration_view", on_change="rerun"), shown, strict=True):
+        if tab.open:
+            with tab, st.container(width=READING):
+                draw(state)
+    _write_link(state)
+
+
+def _no_points(id: str) -> None:
+    text.show("calibration/no_points", source=str(profiles.about(id).get("kind")))
+
+
+def _fit(state: State) -> None:
+    kind = views.choice("Kind of step", KINDS, "calibration_kind")
+    text.show("calibration/fit_mixed" if kind == "mixed" else "calibration/fit")
+    if not profiles.points(state.profile):
+        _no_points(state.profile)
+        if kind == "mixed":
+            return
+    panel = calibration_charts.fit(state.profile, kind, views.mode())
+    views.panels({kind: panel}, calibration_charts.fit_alt(state.profile, kind))
+    if len(points := calibration.points_frame(state.profile)):
+        with st.popover("The points as a table", type="tertiary", icon=":material/table:"):
+            st.dataframe(points[points["kind"] == kind].drop(columns="kind"), hide_index=True)
+
+
+def _residuals(state: State) -> None:
+    frame = calibration.points_frame(state.profile)
+    if len(frame):
+        inside = frame["error_pct"].abs() <= calibration.MEDIAN_TARGET
+        text.show(
+            "calibration/residuals",
+            points=len(frame),
+            inside=100 * inside.mean(),
+            target=calibration.MEDIAN_TARGET,
+            worst=calibration.worst_words(state.profile),
+        )
+        panel = calibration_charts.residuals(state.profile, views.mode())
+        views.panels({"residuals": panel}, calibration_charts.residuals_alt(state.profile))
+    else:
+        _no_points(state.profile)
+    st.subheader("All profiles", anchor="fits")
+    text.show("calibration/fits")
+    st.table(calibration.fits_frame(), border="horizontal", alt="Form, points and errors of every profile")
+
+
+def _slider(field: str, label: str, state: State) -> None:
+    st.session_state[f"calibration_{field}"] = getattr(state, field)
+    st.select_slider(
+        label,
+        SCALES[field],
+        key=f"calibration_{field}",
+        format_func=lambda value: f"{value:,}".replace(",", "\u2009"),
+        on_change=_moved,
+        args=(field,),
+    )
+
+
+def _terms(state: State) -> None:
+    text.show("calibration/terms")
+    for column, (field, label) in zip(
+        st.columns(3, gap="medium"),
+        (
+            ("batch", "Decoding requests"),
+            ("context", "Context of each (tokens)"),
+            ("chunk", "Prompt chunk beside them (tokens)"),
+        ),
+        strict=True,
+    ):
+        with column:
+            _slider(field, label, state)
+    if (room := calibration.room_tokens(state.profile)) < state.batch * state.context:
+        blocks = profiles.about(state.profile)["memory"]["num_gpu_blocks"]
+        text.show("calibration/over_memory", tokens=state.batch * state.context, blocks=blocks, room=room)
+    st.markdown(labels.profile_line(state.profile, estimated=True))
+    panel = calibration_charts.terms(state, views.mode())
+    views.panels({"terms": panel}, calibration_charts.terms_alt(state))
+    _missing_terms(state.profile)
+    st.subheader("Three questions", anchor="questions")
+    for block, numbers in answer_blocks(state.profile):
+        text.show(block, **numbers)
+
+
+def answer_blocks(id: str) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return the text block that fits each of the three answers, with its numbers."""
+    found = calibration.answers(id)
+    if found["kv_from"] is None:
+        first, second = "calibration/dominant_flat", "calibration/knee_flat"
+    else:
+        within = found["kv_from"] <= found["fits"]
+        first, second = "calibration/dominant_kv" if within else "calibration/dominant_weights", "calibration/knee"
+    third = "calibration/bandwidth" if found["after_ms"] is not None else "calibration/bandwidth_none"
+    return [(block, found) for block in (first, second, third)]
+
+
+def _missing_terms(id: str) -> None:
+    missing = calibration.left_out_frame(id)
+    if len(missing):
+        st.table(missing, border="horizontal", alt="Terms that the table of this profile lacks")
+
+
+def _roofline(state: State) -> None:
+    if len(calibration.roofline_frame(state.profile)) and "bf16_tflops" in profiles.about(state.profile).get("gpu", {}):
+        text.show("calibration/roofline")
+        panel = calibration_charts.roofline(state.profile, views.mode())
+        views.panels({"roofline": panel}, calibration_charts.roofline_alt(state.profile))
+    else:
+        text.show("calibration/roofline_none")
+
+
+def _left_out(state: State) -> None:
+    text.show("calibration/simplifications")
+    st.markdown(f"**{calibration.titles()[state.profile]}**")
+    _missing_terms(state.profile)
+    st.subheader("What the simulator simplifies", anchor="simplifications")
+    st.markdown(calibration.simplifications())
+
+
+def _own(_: State) -> None:
+    text.show("calibration/own")
+    st.code("\n".join((INSTALL, MEASURE, FIT)), language="bash")
+    text.show("calibration/own_server")
+    st.code(MEASURE_SERVER, language="bash")
+    text.show("calibration/own_tiny")
+    st.code("\n".join((MEASURE_TINY, FIT.replace("my-gpu", "tiny"))), language="bash")
