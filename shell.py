@@ -15,6 +15,7 @@ st.set_page_config(page_title="Shadow Price", page_icon=str(ICON), layout="wide"
 page = st.navigation(
     [
         st.Page("pages/home.py", title="The race", default=True),
+        st.Page("pages/one_request.py", title="One request"),
         st.Page("pages/prices.py", title="Shadow prices"),
         st.Page("pages/calibration.py", title="Calibration"),
     ],

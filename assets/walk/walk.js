@@ -1,0 +1,402 @@
+// The walk of one request along a roofline: the marker of the step that runs, the KV that fills, the step by its parts.
+// Python computes every number (ui/walk.py says the dictionary); this file draws them and plays them on one clock.
+// Sections: 1 geometry (pure, tested with node) · 2 elements · 3 walk · 4 mount.
+
+// ---------------------------------------------------------------- 1 geometry
+/** A logarithmic scale from [low, high] to [from, to]. */
+export function logScale(low, high, from, to) {
+  const span = Math.log(high / low);
+  return (value) => from + (Math.log(value / low) / span) * (to - from);
+}
+
+/** Powers of ten within [low, high]. */
+export function decades(low, high) {
+  const first = Math.ceil(Math.log10(low) - 1e-9), last = Math.floor(Math.log10(high) + 1e-9);
+  return Array.from({ length: Math.max(0, last - first + 1) }, (_, j) => 10 ** (first + j));
+}
+
+/** The least and the greatest of some numbers, spread by a factor. */
+export function spread(values, factor) { return [Math.min(...values) / factor, Math.max(...values) * factor]; }
+
+/** When each step ends, in ms. */
+export function ends(ms) {
+  let t = 0;
+  return ms.map((d) => (t += d));
+}
+
+/** The step that runs at time t: the first that ends after it; the last one from its end on. */
+export function stepAt(ended, t) {
+  let low = 0, high = ended.length - 1;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (ended[middle] > t) high = middle; else low = middle + 1;
+  }
+  return low;
+}
+
+/** Simulated ms for each ms on the wall: as it is where that takes 6 to 14 s, else stretched or pressed into them. */
+export function rate(total) { return total < 6000 ? total / 6000 : total > 14000 ? total / 14000 : 1; }
+
+/** A point on a sampled curve, u from 0 to 1. */
+export function along(curve, u) {
+  const at = Math.max(0, Math.min(1, u)) * (curve.length - 1), i = Math.min(Math.floor(at), curve.length - 2), part = at - i;
+  return [0, 1].map((axis) => curve[i][axis] + part * (curve[i + 1][axis] - curve[i][axis]));
+}
+
+/** Squares of KV from token `from` up to token `to` as an SVG path; a square in part is filled from below. */
+export function squares(from, to, block, columns, pitch, gap) {
+  const size = pitch - gap, parts = [];
+  for (let b = Math.floor(from / block); b * block < to; b++) {
+    const low = Math.max(0, from / block - b), high = Math.min(1, to / block - b);
+    const x = (b % columns) * pitch, y = Math.floor(b / columns) * pitch + (1 - high) * size;
+    parts.push(`M${x},${+y.toFixed(2)}h${size}v${+((high - low) * size).toFixed(2)}h${-size}z`);
+  }
+  return parts.join("");
+}
+
+/** A number as read: at most so many decimals, a true minus, thin spaces. */
+export function say(value, digits = 0) {
+  const text = Math.abs(value) < 0.5 * 10 ** -digits ? "0" : value.toFixed(digits);
+  return text.replace("-", "\u2212").replace(/\B(?=(\d{3})+(?!\d))(?<!\.\d*)/g, "\u2009");
+}
+
+/** Three digits that count, for values of any size. */
+export function brief(value) { return say(value, value >= 100 ? 0 : value >= 10 ? 1 : 2); }
+
+/** Words with {names} filled in. */
+export function fillIn(words, values) { return words.replace(/\{(\w+)\}/g, (_, name) => values[name]); }
+
+// ---------------------------------------------------------------- 2 elements
+const SVG = "http://www.w3.org/2000/svg";
+function fill(node, props, children) {
+  for (const [name, value] of Object.entries(props)) {
+    if (value === undefined || value === null || value === false) continue;
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else node.setAttribute(name, value === true ? "" : value);
+  }
+  node.append(...children.flat(2).filter((c) => c !== null && c !== undefined && c !== false));
+  return node;
+}
+const h = (tag, props = {}, ...children) => fill(document.createElement(tag), props, children);
+const g = (tag, props = {}, ...children) => fill(document.createElementNS(SVG, tag), props, children);
+
+function pattern(token, kind) {
+  const tile = { dots: 4.5, rules: 4, hatch: 5 }[kind] ?? 4, mark = { style: "fill:var(--surface)" };
+  return g("pattern", { id: `fill-${token}`, width: tile, height: tile, patternUnits: "userSpaceOnUse", patternTransform: kind === "hatch" ? "rotate(45)" : null },
+    g("rect", { width: tile, height: tile, style: `fill:var(--${token})` }),
+    kind === "dots" && g("circle", { cx: tile / 2, cy: tile / 2, r: 0.9, ...mark }),
+    kind === "rules" && g("rect", { y: tile / 2, width: tile, height: 1.1, ...mark }),
+    kind === "hatch" && g("rect", { width: 1.2, height: tile, ...mark }));
+}
+const defs = (classes) => g("defs", {}, classes.map(({ token, pattern: kind }) => pattern(token, kind)));
+const filled = (token) => (token === "outline" ? "fill:var(--outline)" : `fill:url(#fill-${token})`);
+
+/** Decode a circle, prefill a triangle, both in one step an empty square: never told by colour alone. */
+const MARKS = ["M-3.6,0a3.6,3.6 0 1,0 7.2,0a3.6,3.6 0 1,0 -7.2,0z", "M0,-4.6L4.4,3.4H-4.4z", "M-3,-3h6v6h-6z"];
+const ICONS = { play: "M3 1l11 7-11 7z", pause: "M2 1h4v14H2zM10 1h4v14h-4z", back: "M11 1L4 8l7 7zM2 1h2v14H2z", on: "M5 1l7 7-7 7zM12 1h2v14h-2z" };
+const icon = (name) => g("svg", { viewBox: "0 0 16 16", "aria-hidden": "true" }, g("path", { d: ICONS[name] }));
+
+function isDark(host) {
+  const probe = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  probe.fillStyle = getComputedStyle(host).getPropertyValue("--st-background-color").trim() || "white";
+  probe.fillRect(0, 0, 1, 1);
+  const [r, gr, b] = probe.getImageData(0, 0, 1, 1).data;
+  return 0.2126 * r + 0.7152 * gr + 0.0722 * b < 128;
+}
+
+// ---------------------------------------------------------------- 3 walk
+const LEFT = 46, RIGHT = 14, EASE_MS = 130, STARTS_AFTER_MS = 800;
+const HOOK = (globalThis.__shadowPriceWalk ??= { mounts: 0, walk: null });
+
+class Walk {
+  constructor(parent) {
+    this.parent = parent;
+    this.root = h("div", { class: "walk", tabindex: 0, role: "group", onkeydown: (event) => this.key(event) });
+    parent.append(this.root);
+    this.still = matchMedia("(prefers-reduced-motion: reduce)");
+    this.t = 0;
+    this.width = 0;
+    this.resize = new ResizeObserver(() => {
+      if (this.data && Math.abs(this.root.clientWidth - this.width) > 0.5) this.draw();
+    });
+    this.resize.observe(this.root);
+    HOOK.mounts += 1;
+    HOOK.walk = this;
+  }
+
+  destroy() {
+    this.resize.disconnect();
+    clearTimeout(this.opening);
+    cancelAnimationFrame(this.asked);
+    this.root.remove();
+    HOOK.mounts -= 1;
+  }
+
+  update({ data }) {
+    const fresh = data.id !== this.data?.id, first = !this.data;
+    this.data = data;
+    if (fresh) {
+      this.ended = ends(data.steps.ms);
+      this.total = this.ended.at(-1);
+      this.rate = rate(this.total);
+      this.t = 0;
+      this.playing = false;
+      this.at = null;
+      clearTimeout(this.opening);
+      if (!this.still.matches && !this.held) this.opening = setTimeout(() => this.play(), first ? STARTS_AFTER_MS : 300);
+    }
+    this.draw();
+  }
+
+  // -------- the clock
+  get step() { return stepAt(this.ended, this.t); }
+  get done() { return this.t >= this.total; }
+
+  play() {
+    if (this.done) this.t = 0;
+    this.playing = true;
+    this.last = null;
+    this.wake();
+    this.button();
+  }
+
+  pause() {
+    clearTimeout(this.opening);
+    this.playing = false;
+    this.button();
+    this.tell();
+  }
+
+  toggle() {
+    this.held = this.playing; // who paused does not want it to start by itself
+    if (this.playing) this.pause(); else this.play();
+  }
+
+  /** Go to the start of a step. */
+  seek(step) {
+    const n = this.ended.length, to = Math.max(0, Math.min(n, step));
+    this.t = to === 0 ? 0 : this.ended[to - 1];
+    this.held = true;
+    this.pause();
+    this.frame(true);
+  }
+
+  key(event) {
+    const tag = event.target.tagName;
+    const here = this.done ? this.ended.length : this.step;
+    if (event.key === " " && tag !== "BUTTON") this.toggle();
+    else if (tag === "INPUT") return;
+    else if (event.key === "ArrowLeft") this.seek(here - 1);
+    else if (event.key === "ArrowRight") this.seek(here + 1);
+    else if (event.key === "Home") this.seek(0);
+    else if (event.key === "End") this.seek(this.ended.length);
+    else return;
+    event.preventDefault();
+  }
+
+  wake() { this.asked ??= requestAnimationFrame((now) => this.tick(now)); }
+
+  tick(now) {
+    this.asked = null;
+    const passed = this.last === null || this.last === undefined ? 0 : Math.min(now - this.last, 100);
+    this.last = now;
+    if (this.playing) this.t = Math.min(this.total, this.t + passed * this.rate);
+    const moving = this.frame(false, passed);
+    if (this.playing && this.done) this.pause();
+    if (this.playing || moving) this.wake(); else this.last = null;
+  }
+
+  // -------- drawing what stands still
+  draw() {
+    const { data } = this, { words } = data, dark = isDark(this.parent.host ?? this.root);
+    for (const [token, value] of Object.entries(data.palette[dark ? "dark" : "light"])) this.root.style.setProperty(`--${token}`, value);
+    this.width = this.root.clientWidth;
+    const width = Math.max(this.width, 280), wide = width >= 860;
+    this.root.classList.toggle("wide", wide);
+    this.root.setAttribute("aria-label", `${words.here}, ${data.title}. ${words.keys}`);
+    const focus = this.root.getRootNode().activeElement?.getAttribute("data-focus");
+    const live = h("p", { class: "hidden", "aria-live": "polite" });
+    this.parts = { live };
+    this.root.replaceChildren(
+      h("div", { class: "panes" },
+        h("div", {}, this.roofline(wide ? width - 424 : width), this.legend()),
+        h("div", {}, this.side(wide ? 380 : width))),
+      this.tools(), live);
+    if (focus) this.root.querySelector(`[data-focus="${focus}"]`)?.focus({ preventScroll: true });
+    this.frame(true);
+    this.tell();
+  }
+
+  roofline(width) {
+    const { data } = this, { words, roof, steps, curve, points } = data;
+    const height = width < 560 ? 300 : 420, floor = height - 44, top = 16;
+    const [xLow, xHigh] = spread([...points.map((p) => p[0]), ...steps.x, ...curve.x, roof.peak / roof.bandwidth * 1000], 1.5);
+    const [yLow] = spread([...points.map((p) => p[1]), ...steps.y, ...curve.y], 1.6), yHigh = roof.peak * 1.9;
+    const x = (this.x = logScale(xLow, xHigh, LEFT, width - RIGHT)), y = (this.y = logScale(yLow, yHigh, floor, top));
+    this.track = curve.x.map((value, j) => [x(value), y(curve.y[j])]);
+    const knee = (roof.peak / roof.bandwidth) * 1000, start = Math.max(xLow, (yLow / roof.bandwidth) * 1000);
+    const slope = (Math.atan2(y(yLow * 10) - y(yLow), x(xLow * 10) - x(xLow)) * 180) / Math.PI;
+    const mid = Math.sqrt(start * knee), per = data.cards > 1 ? `, ${fillIn(words.cards, { n: data.cards })}` : "";
+    const bandwidth = fillIn(words.bandwidth, { value: say(roof.bandwidth) }), peak = fillIn(words.compute, { value: brief(roof.peak) });
+    const sheet = ` \u00b7 ${words.labels.datasheet}`, short = width < 560;
+    const parts = this.parts;
+    return g("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${words.picture}. ${bandwidth}; ${peak}.` }, defs(data.palette.classes),
+      decades(xLow, xHigh).map((v) => [g("path", { class: "grid", d: `M${x(v)},${top}V${floor}` }), g("text", { x: x(v), y: floor + 18, "text-anchor": "middle" }, say(v, v < 1 ? 1 : 0))]),
+      decades(yLow, yHigh).map((v) => [g("path", { class: "grid", d: `M${LEFT},${y(v)}H${width - RIGHT}` }), g("text", { x: LEFT - 8, y: y(v) + 4, "text-anchor": "end" }, say(v, v < 1 ? 1 : 0))]),
+      g("text", { x: width - RIGHT, y: height - 6, "text-anchor": "end" }, words.x_axis),
+      g("text", { x: 0, y: 6 }, words.y_axis + per),
+      g("path", { class: "sheet", d: `M${x(start)},${y((start * roof.bandwidth) / 1000)}L${x(knee)},${y(roof.peak)}H${x(xHigh)}` }),
+      points.map(([px, py, kind, tokens, ms]) => g("path", { class: `dot k${kind}`, d: MARKS[kind], transform: `translate(${x(px).toFixed(1)},${y(py).toFixed(1)})` },
+        g("title", {}, fillIn(words.point, { kind: words.kinds[kind], tokens: say(tokens), ms: brief(ms) })))),
+      g("path", { class: "curve", d: `M${this.track.map((p) => p.map((v) => v.toFixed(1)).join(",")).join("L")}` }),
+      g("text", { class: "said", "text-anchor": "middle", transform: `translate(${x(mid)},${y((mid * roof.bandwidth) / 1000) - 9}) rotate(${slope})` }, short ? bandwidth : bandwidth + sheet),
+      g("text", { class: "said", x: width - RIGHT, y: y(roof.peak) - 8, "text-anchor": "end" }, short ? peak : peak + sheet),
+      (parts.trail = g("path", { class: "trail" })),
+      (parts.here = g("circle", { class: "here", r: 7.5 })),
+      (parts.name = g("text", { class: "said strong", "text-anchor": "end" }, words.here)));
+  }
+
+  legend() {
+    const { words, points, label } = this.data;
+    const mark = (kind) => g("svg", { viewBox: "-8 -6 16 12", "aria-hidden": "true" }, g("path", { class: `dot k${kind}`, d: MARKS[kind] }));
+    const line = (name) => g("svg", { class: "long", viewBox: "0 -6 26 12", "aria-hidden": "true" }, g("path", { class: name, d: "M0,0H26" }));
+    return h("p", { class: "keys" },
+      points.length ? words.kinds.map((kind, j) => h("span", {}, mark(j), kind)) : null,
+      h("span", {}, h("span", { class: "tag" }, points.length ? words.labels.measured : words.no_points)),
+      h("span", {}, line("curve"), h("span", { class: "tag" }, words.labels[label])),
+      h("span", {}, line("sheet"), h("span", { class: "tag" }, words.labels.datasheet)));
+  }
+
+  side(width) {
+    const { data, parts } = this, { words } = data, count = Math.ceil((data.prompt + data.output - 1) / data.block);
+    const pitch = (this.pitch = Math.max(4, Math.min(14, Math.floor(Math.sqrt((width * 130) / count)))));
+    const columns = (this.columns = Math.floor(width / pitch)), height = Math.ceil(count / columns) * pitch;
+    const speed = this.rate < 0.95 ? fillIn(words.rate_slow, { rate: brief(1 / this.rate) }) : this.rate > 1.05 ? fillIn(words.rate_fast, { rate: brief(this.rate) }) : words.rate_real;
+    this.barWidth = width;
+    parts.bars = data.parts.map(({ token }) => g("rect", { y: 0, height: 22, style: filled(token) }));
+    parts.rows = data.parts.map(({ name, token }) => {
+      const cells = [h("td"), h("td")];
+      return { cells, row: h("tr", {}, h("th", { scope: "row" }, g("svg", { viewBox: "0 0 12 12", "aria-hidden": "true" }, g("rect", { width: 12, height: 12, style: filled(token) })), name), cells) };
+    });
+    return [
+      h("p", { class: "clock" }, (parts.clock = h("span")), " ", h("small", {}, fillIn(words.clock, { total: say(this.total) }))),
+      h("p", { class: "from" }, `${data.title} `, h("span", { class: "tag" }, words.labels[data.label]), ` ${speed}`),
+      (parts.phase = h("p", { class: "phase" })),
+      g("svg", { class: "bar", viewBox: `0 0 ${width} 22`, "aria-hidden": "true" }, defs(data.palette.classes), parts.bars),
+      h("table", { class: "parts" }, (parts.caption = h("caption", { class: "small", style: "text-align:left" })), h("tbody", {}, parts.rows.map(({ row }) => row))),
+      (parts.kv = h("p")),
+      g("svg", { viewBox: `0 -1 ${width} ${height + 2}`, role: "img", "aria-label": fillIn(words.kv_legend, { block: data.block }) },
+        g("path", { class: "room", d: squares(0, count * data.block, data.block, columns, pitch, 1.5) }),
+        (parts.prompt = g("path", { style: filled("document") })), (parts.answer = g("path", { style: filled("chat") }))),
+      h("p", { class: "small" }, fillIn(words.kv_legend, { block: data.block })),
+    ];
+  }
+
+  tools() {
+    const { words } = this.data, { parts } = this, n = this.ended.length;
+    const here = () => (this.done ? n : this.step);
+    parts.play = h("button", { class: "main", "data-focus": "play", onclick: () => this.toggle() });
+    parts.scrub = h("input", { type: "range", min: 0, max: n, step: 1, "aria-label": words.scrub, "data-focus": "scrub", oninput: (event) => this.seek(+event.target.value) });
+    this.button();
+    return h("div", { class: "tools" },
+      h("button", { "aria-label": words.back, title: words.back, "data-focus": "back", onclick: () => this.seek(here() - 1) }, icon("back")), parts.play,
+      h("button", { "aria-label": words.on, title: words.on, "data-focus": "on", onclick: () => this.seek(here() + 1) }, icon("on")), parts.scrub);
+  }
+
+  button() {
+    const { play } = this.parts, word = this.data.words[this.playing ? "pause" : "play"];
+    play.setAttribute("aria-label", word);
+    play.setAttribute("title", word);
+    play.replaceChildren(icon(this.playing ? "pause" : "play"));
+  }
+
+  // -------- drawing what moves
+  /** Tokens in KV: a prompt's arrive with their step, an answer's one at each step's end. */
+  get kv() {
+    const { steps } = this.data, i = this.step, before = i ? steps.kv[i - 1] : 0;
+    if (this.done) return steps.kv.at(-1);
+    const part = 1 - (this.ended[i] - this.t) / steps.ms[i];
+    return before + Math.floor(steps.new[i] * part + 1e-9);
+  }
+
+  phase() {
+    const { data } = this, { words, steps, chunks } = data, i = this.step;
+    if (this.done) return fillIn(words.done, { all: say(data.output), total: say(this.total) });
+    if (i < chunks) return fillIn(words.prefill, { n: i + 1, all: chunks, tokens: say(steps.new[i]) });
+    return fillIn(words.decode, { n: say(steps.out[i]), all: say(data.output) });
+  }
+
+  kvWords() {
+    const tokens = this.kv;
+    return fillIn(this.data.words.kv, { tokens: say(tokens), mb: brief((tokens * this.data.kv_bytes) / 1e6) });
+  }
+
+  /** Draw this moment; return whether the marker is still on its way. */
+  frame(jump, passed = 16) {
+    const { data, parts } = this, { steps } = data, i = this.step;
+    const u = Math.log(steps.new[i]) / Math.log(data.curve.most), on = along(this.track, u);
+    const goal = [u, this.x(steps.x[i]) - on[0], this.y(steps.y[i]) - on[1]];
+    const pull = jump || this.still.matches || !this.at ? 1 : 1 - Math.exp(-passed / EASE_MS);
+    this.at = goal.map((v, j) => (this.at ? this.at[j] + pull * (v - this.at[j]) : v));
+    const base = along(this.track, this.at[0]), cx = base[0] + this.at[1], cy = base[1] + this.at[2];
+    parts.here.setAttribute("cx", cx);
+    parts.here.setAttribute("cy", cy);
+    const leftish = cx < 130;
+    parts.name.setAttribute("x", leftish ? cx + 14 : cx - 14);
+    parts.name.setAttribute("y", leftish ? cy + 22 : cy - 10);
+    parts.name.setAttribute("text-anchor", leftish ? "start" : "end");
+    parts.clock.textContent = say(this.t, this.total < 1000 ? 1 : 0);
+    if (this.drawn !== `${i} ${this.done}` || jump) this.drawStep(i);
+    this.drawn = `${i} ${this.done}`;
+    const tokens = this.kv;
+    parts.kv.textContent = this.kvWords();
+    parts.prompt.setAttribute("d", squares(0, Math.min(tokens, data.prompt), data.block, this.columns, this.pitch, 1.5));
+    parts.answer.setAttribute("d", tokens > data.prompt ? squares(data.prompt, tokens, data.block, this.columns, this.pitch, 1.5) : "");
+    return Math.abs(goal[0] - this.at[0]) > 1e-4 || Math.abs(goal[1] - this.at[1]) > 0.05 || Math.abs(goal[2] - this.at[2]) > 0.05;
+  }
+
+  drawStep(i) {
+    const { data, parts } = this, { steps } = data, ms = steps.ms[i];
+    parts.phase.textContent = this.phase();
+    parts.caption.textContent = fillIn(data.words.step, { ms: brief(ms) });
+    let x = 0;
+    data.parts.forEach((part, j) => {
+      const width = (part.ms[i] / ms) * this.barWidth, [time, share] = parts.rows[j].cells;
+      parts.bars[j].setAttribute("x", x);
+      parts.bars[j].setAttribute("width", Math.max(0, width - 1));
+      x += width;
+      time.textContent = `${brief(part.ms[i])}\u00a0ms`;
+      share.textContent = `${say((100 * part.ms[i]) / ms, 1)}\u00a0%`;
+      parts.rows[j].row.classList.toggle("none", part.ms[i] === 0);
+    });
+    const seen = steps.x.slice(0, i + 1).map((v, j) => `${this.x(v).toFixed(1)},${this.y(steps.y[j]).toFixed(1)}`);
+    const decodes = seen.slice(data.chunks), chunks = seen.slice(0, data.chunks);
+    parts.trail.setAttribute("d", [chunks, decodes].filter((list) => list.length).map((list) => `M${list.join("L")}h0.01`).join(""));
+    parts.scrub.value = this.done ? this.ended.length : i;
+    parts.scrub.setAttribute("aria-valuetext", this.phase());
+  }
+
+  /** Say this moment to who cannot see it: only when it stands still. */
+  tell() {
+    if (this.playing) return;
+    const { data } = this, { steps } = data, i = this.step;
+    const most = data.parts.reduce((a, b) => (b.ms[i] > a.ms[i] ? b : a));
+    this.parts.live.textContent = fillIn(data.words.twin, { phase: this.phase(), clock: say(this.t), total: say(this.total), ms: brief(steps.ms[i]),
+      part: most.name, share: say((100 * most.ms[i]) / steps.ms[i]), kv: this.kvWords(), intensity: brief(steps.x[i]), achieved: brief(steps.y[i]) });
+  }
+}
+
+// ---------------------------------------------------------------- 4 mount
+const walks = new WeakMap();
+
+/** Called by Streamlit on every change of data or theme; only the last returned function is kept, for unmount. */
+export default function mount(component) {
+  const { parentElement } = component;
+  if (!walks.has(parentElement)) {
+    const walk = new Walk(parentElement);
+    walks.set(parentElement, { walk, leave: () => { walk.destroy(); walks.delete(parentElement); } });
+  }
+  const { walk, leave } = walks.get(parentElement);
+  walk.update(component);
+  return leave;
+}

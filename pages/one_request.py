@@ -1,0 +1,41 @@
+"""One request: prefill is compute, decode is bandwidth, KV grows by one token a step."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from ui import controls, labels, one_request, request_charts, text, views, walk
+
+text.show("one_request/claim")
+request, note = one_request.settle()
+one_request.choose(request)
+controls.say(note, "", key="one_note", restore=False)
+facts = one_request.facts(request)
+st.markdown(labels.profile_line(request.gpu, estimated=False))
+walk.show(one_request.drawn(request), key="one_walk")
+
+told, costs = st.columns([5, 6], gap="large")
+with told:
+    text.show("one_request/what_happened", **facts)
+    text.show("one_request/how_to_read", **facts)
+with costs:
+    st.header("What one token costs", anchor="cost")
+    st.table(one_request.costs(request), border="horizontal", alt="Time, operations and bytes of one token")
+    text.show("one_request/costs", **facts)
+
+st.header("Each half, by itself", anchor="halves")
+views.panels(request_charts.panels(request, views.mode()), request_charts.panels_alt(facts))
+text.show("one_request/halves", **facts)
+
+st.header("Three questions", anchor="questions")
+one_request.questions(request, facts)
+
+out, limits = st.columns(2, gap="large")
+with out:
+    st.header("What these times leave out", anchor="left-out")
+    one_request.left_out(request)
+with limits:
+    st.header("Where this does not help", anchor="limits")
+    text.show("one_request/limits", **facts)
+    text.show("one_request/sources", **facts)
+    one_request.onward()
