@@ -17,6 +17,7 @@ import pandas as pd
 
 from engine import Settings, profiles, step_time, workload
 from ui import labels, run
+from ui.text import NO_BREAK as NB
 
 ROOT = Path(__file__).resolve().parent.parent
 MEDIAN_TARGET, P95_TARGET = 5.0, 15.0
@@ -132,54 +133,57 @@ def step_words(row: Mapping[str, Any]) -> str:
 
 
 def worst_words(id: str, most: int = 3) -> str:
-    """Say the measured steps that the fit misses by most."""
+    """Return a markdown list of the measured steps that the fit misses by most."""
     frame = points_frame(id)
     worst = frame.reindex(frame["error_pct"].abs().sort_values(ascending=False).index).head(most)
     said = [
-        f"{step_words(row)}: {row['measured_ms']:.1f} ms measured, {row['fitted_ms']:.1f} ms fitted "
-        f"({row['error_pct']:+.0f} %)".replace("-", "−")
+        f"- {step_words(row)}: {row['measured_ms']:.1f}{NB}ms measured, {row['fitted_ms']:.1f}{NB}ms fitted "
+        f"({'−' if row['error_pct'] < 0 else '+'}{abs(row['error_pct']):.0f}{NB}%)"
         for _, row in worst.iterrows()
     ]
-    return "; ".join(said)
+    return "\n".join(said)
 
 
-def verdict(fit: Mapping[str, Any]) -> str:
-    """Say whether a fit meets the targets on points that it has not seen, and where not, why."""
-    if fit["held_out_median_pct"] <= MEDIAN_TARGET and fit["held_out_p95_pct"] <= P95_TARGET:
-        return "within"
-    return f"outside: {fit.get('worse') or 'the profile does not say why.'}"
+def within_targets(fit: Mapping[str, Any]) -> bool:
+    """Return whether a fit's errors on points that it has not seen keep both targets."""
+    return bool(fit["held_out_median_pct"] <= MEDIAN_TARGET and fit["held_out_p95_pct"] <= P95_TARGET)
+
+
+def reasons() -> str:
+    """Return a markdown list of the profiles that miss a target, each with its reason; "" if none does."""
+    fits = {title: profiles.about(id).get("fit") for id, title in titles().items()}
+    why = "the profile does not say why."
+    missed = {title: fit.get("worse") or why for title, fit in fits.items() if fit and not within_targets(fit)}
+    return "\n".join(f"- **{title}**: {said}" for title, said in missed.items())
 
 
 def fits_frame() -> pd.DataFrame:
-    """Return a row a profile: form, points, errors in % in the sample and held out, those of the forms not chosen."""
+    """Return a row a profile: form, points, errors in % in the sample and held out, those of every form tried."""
     rows = []
     for id, title in titles().items():
         about = profiles.about(id)
         fit = about.get("fit")
         if not fit:
-            kind = str(about.get("kind", "measured"))
-            rows.append((title, "not measured: " + labels.LABELS[kind][2], *["–"] * 6))
+            rows.append((title, "not measured", "", *[""] * 4, labels.LABELS[str(about["kind"])][2], ""))
             continue
-        others = [
-            f"{key.removeprefix('candidate_').removesuffix('_pct')} {value:.1f}"
-            for key, value in fit.items()
-            if key.startswith("candidate_")
+        tried = {key[len("candidate_") : -len("_pct")]: value for key, value in fit.items() if "candidate_" in key}
+        numbers = [
+            fit[f"{name}_pct"] for name in ("in_sample_median", "in_sample_p95", "held_out_median", "held_out_p95")
         ]
         rows.append(
             (
                 title,
                 fit["form"],
                 str(fit["points"]),
-                f"{fit['in_sample_median_pct']:.1f}",
-                f"{fit['in_sample_p95_pct']:.1f}",
-                f"{fit['held_out_median_pct']:.1f}",
-                f"{fit['held_out_p95_pct']:.1f}",
-                f"{verdict(fit)} ({', '.join(others)})" if others else verdict(fit),
+                *(f"{number:.1f}" for number in numbers),
+                "within" if within_targets(fit) else "**outside**",
+                ", ".join(f"{form} {value:.1f}" for form, value in tried.items()),
             )
         )
-    columns = ["Profile", "Form", "Points", "Median", "P95", "Held-out median", "Held-out P95"]
-    targets = f"Held out, targets {MEDIAN_TARGET:.0f} and {P95_TARGET:.0f} % (median of each form tried)"
-    return pd.DataFrame(rows, columns=[*columns, targets]).set_index("Profile")
+    targets = f"Targets ({MEDIAN_TARGET:.0f}, {P95_TARGET:.0f})"
+    errors = ("Median", "P95", "Held-out median", "Held-out P95")
+    columns = ("Profile", "Form", "Points", *errors, targets, "Held-out median of each form tried")
+    return pd.DataFrame(rows, columns=columns).set_index("Profile")
 
 
 def step(state: State) -> dict[str, Any]:
@@ -269,18 +273,6 @@ def answers(id: str) -> dict[str, Any]:
         "after_ms": after,
         "saved_pct": 100 * (1 - after / found["before_ms"]),
     }
-
-
-def roofline_frame(id: str) -> pd.DataFrame:
-    """Return the measured points in FLOP a byte and TFLOP/s on one card, as the model's shape counts them."""
-    points, shape = points_frame(id), profiles.model(id)
-    if not len(points) or shape is None:
-        return pd.DataFrame()
-    steps = {name: points[name].to_numpy() for name in step_time.decode(1, 1)}
-    flops = shape.flops(steps)
-    points["intensity"] = flops / shape.bytes(steps)
-    points["tflops"] = flops / points["measured_ms"] / 1e9
-    return points
 
 
 def simplifications() -> str:

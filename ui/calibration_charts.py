@@ -10,7 +10,6 @@ from functools import cache
 from typing import Any
 
 import altair as alt
-import numpy as np
 import pandas as pd
 
 from engine import profiles, step_time
@@ -21,6 +20,12 @@ from ui.palette import Mode
 
 LOOKS = {"decode": ("sjf", "circle"), "prefill": ("fifo", "square"), "mixed": ("mc_sf", "triangle-up")}
 """Kind of step -> palette token and marker."""
+LINES = {
+    "decode": "lines fitted, by each request's context (tokens)",
+    "prefill": "lines fitted, by tokens in KV before the chunk",
+    "mixed": "a line from each point to its fitted time",
+}
+"""Kind of step -> what its lines are."""
 THIN = "\u2009"
 TOOLTIP = (
     ("kind", "Kind", None),
@@ -88,8 +93,8 @@ def _fit_form(kind: str, mode: Mode) -> dict[str, Any]:
     floor = _what("floor").mark_rule(color=ink, strokeDash=[7, 3]).encode(y=y)
     floor_name = (
         _what("floor")
-        .mark_text(color=ink, align="left", baseline="top", dx=4, dy=5, fontSize=13)
-        .encode(x=alt.value(0), y=y, text="said:N")
+        .mark_text(color=ink, align="right", baseline="top", dx=-4, dy=5, fontSize=13)
+        .encode(x=alt.value("width"), y=y, text="said:N")
     )
     knee = _what("knee").mark_rule(color=ink, strokeDash=[2, 4]).encode(x=x)
     knee_name = (
@@ -111,8 +116,7 @@ def fit(id: str, kind: str, mode: Mode = "light") -> Panel:
     own = points[points["kind"] == kind] if len(points) else points
     curves = calibration.curves_frame(id, kind).rename(columns={"n_new_tokens": "x", "fitted_ms": "y"})
     ends = curves.loc[curves.groupby("of")["x"].idxmax()] if len(curves) else curves
-    word = "context" if kind == "decode" else "past"
-    said = [f"{word} {of:,.0f}".replace(",", THIN) for of in ends["of"]]
+    said = [f"{of:,.0f}".replace(",", THIN) for of in ends["of"]]
     floor, knee = (profile.floor_ps or profile.t0_ps) / step_time.PS_PER_MS, step_time.knee_tokens(profile)
     name = f"flat floor {floor:.1f} ms" if profile.floor_ps else f"no floor: constant {floor:.1f} ms"
     parts = [
@@ -128,7 +132,7 @@ def fit(id: str, kind: str, mode: Mode = "light") -> Panel:
     ends_x = (float(rows["x"].min()) * 0.85, most * room)
     ends_y = (0.8 * float(rows["y"].min()), 1.4 * float(rows["y"].max()))
     title = f"{KINDS[kind]} steps, {calibration.titles()[id]}"
-    return Panel(placed(_fit_form(kind, mode), title, x=ends_x, y=ends_y), rows)
+    return Panel(placed(_fit_form(kind, mode), title, LINES[kind], x=ends_x, y=ends_y), rows)
 
 
 def fit_alt(id: str, kind: str) -> str:
@@ -153,8 +157,8 @@ def _residual_form(mode: Mode) -> dict[str, Any]:
     zero = alt.Chart(alt.InlineData([{}])).mark_rule(color=ink).encode(y=alt.datum(0))
     name = (
         _what("band")
-        .mark_text(align="left", baseline="bottom", dx=4, dy=-3, fontSize=13, color=ink)
-        .encode(x=alt.value(0), y=alt.Y("upper:Q"), text="said:N")
+        .mark_text(align="right", baseline="bottom", dx=-4, dy=-3, fontSize=13, color=ink)
+        .encode(x=alt.value("width"), y=alt.Y("upper:Q"), text="said:N")
     )
     looks = _looks(list(KINDS), mode, legend=True)
     dots = _what("point").mark_point(filled=True, size=50, opacity=0.85).encode(x=x, y=y, tooltip=_tooltip(), **looks)
@@ -193,6 +197,7 @@ def _terms_form(terms: tuple[str, ...], mode: Mode) -> dict[str, Any]:
     legend = alt.Legend(title=None, orient="bottom", labelFontSize=13, labelColor=ink, columns=3)
     bars = (
         alt.Chart()
+        .transform_filter("isValid(datum.said)")
         .mark_bar(strokeWidth=1.6)
         .encode(
             x=x,
@@ -231,47 +236,3 @@ def terms(state: State, mode: Mode = "light") -> Panel:
 def terms_alt(state: State) -> str:
     """Say each term of the step."""
     return f"Terms of one step of {calibration.titles()[state.profile]}. " + "; ".join(terms(state).rows["said"]) + "."
-
-
-@cache
-def _roofline_form(mode: Mode) -> dict[str, Any]:
-    ink = palette.colour("ink", mode)
-    x = _log("x", "Arithmetic for each byte moved (FLOP/byte, log)")
-    y = _log("y", "TFLOP/s of one card (log)")
-    roof = _what("roof").mark_line(color=ink, strokeWidth=2).encode(x=x, y=y)
-    name = _what("name").mark_text(align="left", fontSize=13, color=ink, dy=-10).encode(x=x, y=y, text="said:N")
-    looks = _looks(list(KINDS), mode, legend=True)
-    dots = _what("point").mark_point(filled=True, size=46, opacity=0.8).encode(x=x, y=y, tooltip=_tooltip(), **looks)
-    return finished(alt.layer(roof, dots, name).properties(height=400), mode)
-
-
-def roofline(id: str, mode: Mode = "light") -> Panel:
-    """Draw the measured points under the ceilings of the datasheet: memory bandwidth, then arithmetic."""
-    points, gpu = _points(calibration.roofline_frame(id), "intensity", "tflops"), profiles.about(id)["gpu"]
-    bandwidth, peak = float(gpu["bandwidth_gb_per_s"]), float(gpu["bf16_tflops"])
-    ridge = peak / bandwidth * 1e3
-    low, high = 0.7 * float(points["x"].min()), max(1.5 * float(points["x"].max()), 6 * ridge)
-    rise = np.array([low, ridge, high])
-    memory = f"memory, {bandwidth:,.0f} GB/s".replace(",", THIN)
-    rows = pd.concat(
-        [
-            points,
-            _rows("roof", x=rise, y=np.minimum(rise * bandwidth / 1e3, peak)),
-            _rows("name", x=low, y=low * bandwidth / 1e3 * 2.6, said=f"{memory} (datasheet)"),
-            _rows("name", x=low * 1.1, y=peak, said=f"arithmetic, {peak:.0f} TFLOP/s (datasheet)"),
-        ],
-        ignore_index=True,
-    )
-    ends = (0.5 * min(float(points["y"].min()), low * bandwidth / 1e3), 2.0 * peak)
-    return Panel(placed(_roofline_form(mode), f"Roofline, {calibration.titles()[id]}", x=(low, high), y=ends), rows)
-
-
-def roofline_alt(id: str) -> str:
-    """Say where each kind of step lies under the roof."""
-    frame = calibration.roofline_frame(id)
-    parts = [
-        f"{KINDS[str(kind)]}: {own['intensity'].min():.0f} to {own['intensity'].max():.0f} FLOP/byte, "
-        f"{own['tflops'].min():.1f} to {own['tflops'].max():.1f} TFLOP/s"
-        for kind, own in frame.groupby("kind", sort=False)
-    ]
-    return f"Roofline of {calibration.titles()[id]}, measured points. " + "; ".join(parts) + "."

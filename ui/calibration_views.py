@@ -9,7 +9,7 @@ from typing import Any
 import streamlit as st
 
 from engine import profiles
-from ui import calibration, calibration_charts, labels, text, views
+from ui import calibration, calibration_charts, labels, text, views, walk
 from ui.calibration import KINDS, SCALES, State
 
 READING = 860
@@ -22,11 +22,19 @@ TABS = (
     "What is left out",
     "Add your own GPU",
 )
+SLIDERS = {
+    "batch": "Decoding requests",
+    "context": "Context of each (tokens)",
+    "chunk": "Prompt chunk beside them",
+}
+WALK = {"prompt": 2_048, "output": 64, "budget": 512}
+"""The request that walks along the roofline: long enough to show both ends of it."""
 INSTALL = "pip install torch"
 MEASURE = "python -m measure.gpu --model llama-3.1-8b --out my-gpu.csv"
 MEASURE_SERVER = "python -m measure.endpoint --url http://localhost:8000 --out my-gpu.csv"
 MEASURE_TINY = "python -m measure.gpu --tiny --out tiny.csv"
 FIT = "make profile CSV=my-gpu.csv"
+FIT_TINY = "make profile CSV=tiny.csv"
 
 
 def settle() -> str:
@@ -75,7 +83,7 @@ def head() -> None:
         with st.popover("Where it comes from", type="tertiary", icon=":material/info:"):
             _origin(state.profile)
     st.markdown(labels.profile_line(state.profile, estimated=False))
-    st.caption(labels.legend())
+    st.markdown(labels.legend())
 
 
 def _origin(id: str) -> None:
@@ -100,7 +108,7 @@ def reading() -> None:
     shown = (_fit, _residuals, _terms, _roofline, _left_out, _own)
     for tab, draw in zip(st.tabs(TABS, key="calibration_view", on_change="rerun"), shown, strict=True):
         if tab.open:
-            with tab, st.container(width=READING):
+            with tab:
                 draw(state)
     _write_link(state)
 
@@ -111,36 +119,45 @@ def _no_points(id: str) -> None:
 
 def _fit(state: State) -> None:
     kind = views.choice("Kind of step", KINDS, "calibration_kind")
-    text.show("calibration/fit_mixed" if kind == "mixed" else "calibration/fit")
-    if not profiles.points(state.profile):
-        _no_points(state.profile)
-        if kind == "mixed":
-            return
-    panel = calibration_charts.fit(state.profile, kind, views.mode())
-    views.panels({kind: panel}, calibration_charts.fit_alt(state.profile, kind))
-    if len(points := calibration.points_frame(state.profile)):
-        with st.popover("The points as a table", type="tertiary", icon=":material/table:"):
-            st.dataframe(points[points["kind"] == kind].drop(columns="kind"), hide_index=True)
+    points = calibration.points_frame(state.profile)
+    left, right = st.columns([7, 3], gap="large")
+    with right:
+        text.show("calibration/fit_mixed" if kind == "mixed" else "calibration/fit")
+        if len(points):
+            with st.popover("The points as a table", type="tertiary", icon=":material/table:"):
+                st.dataframe(points[points["kind"] == kind].drop(columns="kind"), hide_index=True)
+        else:
+            _no_points(state.profile)
+    if len(points) or calibration.CURVES[kind]:
+        with left:
+            panel = calibration_charts.fit(state.profile, kind, views.mode())
+            views.panels({kind: panel}, calibration_charts.fit_alt(state.profile, kind))
 
 
 def _residuals(state: State) -> None:
     frame = calibration.points_frame(state.profile)
     if len(frame):
         inside = frame["error_pct"].abs() <= calibration.MEDIAN_TARGET
-        text.show(
-            "calibration/residuals",
-            points=len(frame),
-            inside=100 * inside.mean(),
-            target=calibration.MEDIAN_TARGET,
-            worst=calibration.worst_words(state.profile),
-        )
-        panel = calibration_charts.residuals(state.profile, views.mode())
-        views.panels({"residuals": panel}, calibration_charts.residuals_alt(state.profile))
+        left, right = st.columns([7, 3], gap="large")
+        with right:
+            text.show(
+                "calibration/residuals",
+                points=len(frame),
+                inside=100 * inside.mean(),
+                target=calibration.MEDIAN_TARGET,
+            )
+            st.markdown(calibration.worst_words(state.profile))
+        with left:
+            panel = calibration_charts.residuals(state.profile, views.mode())
+            views.panels({"residuals": panel}, calibration_charts.residuals_alt(state.profile))
     else:
         _no_points(state.profile)
     st.subheader("All profiles", anchor="fits")
-    text.show("calibration/fits")
+    with st.container(width=READING):
+        text.show("calibration/fits")
     st.table(calibration.fits_frame(), border="horizontal", alt="Form, points and errors of every profile")
+    with st.container(width=READING):
+        st.markdown(calibration.reasons())
 
 
 def _slider(field: str, label: str, state: State) -> None:
@@ -156,28 +173,23 @@ def _slider(field: str, label: str, state: State) -> None:
 
 
 def _terms(state: State) -> None:
-    text.show("calibration/terms")
-    for column, (field, label) in zip(
-        st.columns(3, gap="medium"),
-        (
-            ("batch", "Decoding requests"),
-            ("context", "Context of each (tokens)"),
-            ("chunk", "Prompt chunk beside them (tokens)"),
-        ),
-        strict=True,
-    ):
-        with column:
-            _slider(field, label, state)
-    if (room := calibration.room_tokens(state.profile)) < state.batch * state.context:
-        blocks = profiles.about(state.profile)["memory"]["num_gpu_blocks"]
-        text.show("calibration/over_memory", tokens=state.batch * state.context, blocks=blocks, room=room)
-    st.markdown(labels.profile_line(state.profile, estimated=True))
-    panel = calibration_charts.terms(state, views.mode())
-    views.panels({"terms": panel}, calibration_charts.terms_alt(state))
-    _missing_terms(state.profile)
-    st.subheader("Three questions", anchor="questions")
-    for block, numbers in answer_blocks(state.profile):
-        text.show(block, **numbers)
+    left, right = st.columns([7, 4], gap="large")
+    with left:
+        for column, (field, label) in zip(st.columns(len(SLIDERS), gap="medium"), SLIDERS.items(), strict=True):
+            with column:
+                _slider(field, label, state)
+        if (room := calibration.room_tokens(state.profile)) < state.batch * state.context:
+            blocks = profiles.about(state.profile)["memory"]["num_gpu_blocks"]
+            text.show("calibration/over_memory", tokens=state.batch * state.context, blocks=blocks, room=room)
+        st.markdown(labels.profile_line(state.profile, estimated=True))
+        panel = calibration_charts.terms(state, views.mode())
+        views.panels({"terms": panel}, calibration_charts.terms_alt(state))
+        text.show("calibration/terms")
+        _missing_terms(state.profile)
+    with right:
+        st.subheader("Three questions", anchor="questions")
+        for block, numbers in answer_blocks(state.profile):
+            text.show(block, **numbers)
 
 
 def answer_blocks(id: str) -> list[tuple[str, Mapping[str, Any]]]:
@@ -199,26 +211,30 @@ def _missing_terms(id: str) -> None:
 
 
 def _roofline(state: State) -> None:
-    if len(calibration.roofline_frame(state.profile)) and "bf16_tflops" in profiles.about(state.profile).get("gpu", {}):
-        text.show("calibration/roofline")
-        panel = calibration_charts.roofline(state.profile, views.mode())
-        views.panels({"roofline": panel}, calibration_charts.roofline_alt(state.profile))
-    else:
+    if profiles.model(state.profile) is None or not profiles.about(state.profile).get("gpu"):
         text.show("calibration/roofline_none")
+        return
+    with st.container(width=READING):
+        text.show("calibration/roofline", prompt=WALK["prompt"], output=WALK["output"])
+    st.markdown(labels.profile_line(state.profile, estimated=False))
+    walk.show(walk.data(state.profile, **WALK), key="calibration_walk")
+    st.page_link("pages/one_request.py", label="Choose the request yourself", icon=":material/arrow_forward:")
 
 
 def _left_out(state: State) -> None:
-    text.show("calibration/simplifications")
-    st.markdown(f"**{calibration.titles()[state.profile]}**")
-    _missing_terms(state.profile)
+    with st.container(width=READING):
+        text.show("calibration/simplifications")
+        st.markdown(labels.profile_line(state.profile, estimated=True))
+        _missing_terms(state.profile)
     st.subheader("What the simulator simplifies", anchor="simplifications")
     st.markdown(calibration.simplifications())
 
 
 def _own(_: State) -> None:
-    text.show("calibration/own")
-    st.code("\n".join((INSTALL, MEASURE, FIT)), language="bash")
-    text.show("calibration/own_server")
-    st.code(MEASURE_SERVER, language="bash")
-    text.show("calibration/own_tiny")
-    st.code("\n".join((MEASURE_TINY, FIT.replace("my-gpu", "tiny"))), language="bash")
+    with st.container(width=READING):
+        text.show("calibration/own")
+        st.code("\n".join((INSTALL, MEASURE, FIT)), language="bash")
+        text.show("calibration/own_server")
+        st.code(MEASURE_SERVER, language="bash")
+        text.show("calibration/own_tiny")
+        st.code("\n".join((MEASURE_TINY, FIT_TINY)), language="bash")

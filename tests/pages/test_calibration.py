@@ -1,0 +1,227 @@
+"""The page Calibration: opened by Streamlit's own test driver, its charts, and its answers computed a second time."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from engine import profiles, workload
+from tests.pages.test_home import SHELL, link, words
+from ui import calibration, calibration_charts, calibration_views, labels, run, text
+from ui.calibration import State
+
+USUAL = State().profile
+IDS = profiles.names()
+MEASURED = [id for id in IDS if profiles.points(id)]
+HOSTILE = {
+    "unknown profile": {"profile": "nope"},
+    "script": {"profile": "<script>alert(1)</script>"},
+    "path": {"profile": "../../etc/passwd"},
+    "off the scale": {"batch": "3"},
+    "huge": {"context": "9" * 4000},
+    "other digits": {"batch": "١"},
+    "two values": {"profile": [USUAL, "classroom_orie"]},
+    "unknown key": {"drop table": "1"},
+}
+TABS = calibration_views.TABS
+
+
+def opened(tab: str = "", **query: Any) -> AppTest:
+    app = AppTest.from_file(SHELL, default_timeout=120)
+    if tab:
+        app.session_state["calibration_view"] = tab
+    app.run()
+    app.switch_page("pages/calibration.py")
+    for key, value in query.items():
+        app.query_params[key] = value
+    return app.run()
+
+
+def healthy(app: AppTest) -> None:
+    assert not app.exception, app.exception[0].message
+    assert not app.error
+    assert "Where the milliseconds come from" in words(app)
+
+
+def told(id: str) -> dict[str, Any]:
+    with (Path(profiles.FOLDER) / f"{id}.toml").open("rb") as file:
+        return tomllib.load(file)
+
+
+def test_page_opens_on_the_profile_of_the_first_preset_and_names_it() -> None:
+    app = opened()
+    healthy(app)
+    assert workload.scenario(run.preset_ids()[0]).profile == USUAL
+    assert app.selectbox(key="calibration_profile").value == USUAL
+    assert labels.profile_line(USUAL, estimated=False) in words(app)
+    assert not link(app)
+
+
+@pytest.mark.parametrize("tab", TABS)
+@pytest.mark.parametrize("id", [USUAL, "classroom_orie", "h200-sxm-141g_llama-3.1-8b_tp1"])
+def test_every_tab_opens_for_profiles_with_and_without_points(tab: str, id: str) -> None:
+    app = opened(tab, profile=id)
+    healthy(app)
+    assert "does not exist" not in words(app)
+    assert labels.profile_line(id, estimated=False) in words(app)
+
+
+@pytest.mark.parametrize("query", HOSTILE.values(), ids=HOSTILE.keys())
+def test_wrong_link_gives_a_sentence_and_the_usual_profile(query: dict[str, Any]) -> None:
+    app = opened(**query)
+    healthy(app)
+    assert "This link asks for something that does not exist" in words(app)
+    assert "<script>" not in words(app)
+    assert app.selectbox(key="calibration_profile").value == USUAL
+
+
+def test_choosing_a_profile_writes_it_into_the_link() -> None:
+    app = opened()
+    app.selectbox(key="calibration_profile").select("classroom_orie").run()
+    healthy(app)
+    assert link(app) == {"profile": "classroom_orie"}
+    assert labels.badge("reported") in words(app)
+
+
+@pytest.mark.parametrize("state", [State(), State(IDS[0], 1, 128, 512), State(IDS[-1], 256, 65_536, 2_048)])
+def test_link_says_every_setting(state: State) -> None:
+    assert calibration.decode({key: [value] for key, value in calibration.encode(state).items()}) == (state, "")
+
+
+@pytest.mark.parametrize("id", IDS)
+def test_answers_are_those_of_the_coefficients(id: str) -> None:
+    data, found = told(id), calibration.answers(id)
+    ps = {name: Fraction(value) for name, value in data[data["kind"]].items()}
+    per_request = 8_192 * ps.get("per_context_ps", 0)
+    floor = ps.get("floor_ps", 0) or ps["t0_ps"]
+    assert found["knee"] == pytest.approx(float(max(0, floor - ps["t0_ps"]) / ps["per_token_ps"]))
+    assert found["token_us"] == pytest.approx(float(ps["per_token_ps"]) / 1e6)
+    assert found["kv_each_ms"] == pytest.approx(float(per_request + ps.get("per_seq_ps", 0)) / 1e9)
+    fits = data["memory"]["num_gpu_blocks"] * 16 // 8_192
+    assert found["fits"] == fits
+    if not per_request:
+        assert found["kv_from"] is None
+    else:
+        first = next(batch for batch in range(1, 10_000) if batch * per_request > floor)
+        assert found["kv_from"] == first
+        assert (found["dominant"] == "Reading the weights") == (found["batch"] < first)
+
+    batch = found["batch"]
+    assert batch == min(32, fits)
+    whole = dict(ps)
+    for added in data.get("estimated", {}).values():
+        for name, more in added.items():
+            if name not in ("label", "note"):
+                whole[name] = whole.get(name, Fraction(0)) + more
+
+    def step(floor_ps: Fraction, context_ps: Fraction) -> float:
+        linear = whole["t0_ps"] + whole["per_token_ps"] * batch
+        return float(max(floor_ps, linear) + batch * (8_192 * context_ps + whole.get("per_seq_ps", 0))) / 1e9
+
+    assert found["before_ms"] == pytest.approx(step(whole["floor_ps"], whole.get("per_context_ps", Fraction(0))))
+    if "layers" not in data.get("model", {}):
+        assert found["after_ms"] is None
+        return
+    shape = data["model"]
+    attention = 2 * (shape["heads"] + shape["kv_heads"]) * shape["hidden"] * shape["head_dim"]
+    layer = attention + 3 * shape["hidden"] * shape["intermediate"]
+    weights = 2 * (shape["layers"] * layer + shape["vocabulary"] * shape["hidden"]) / shape["tensor_parallel"]
+    read_ps = Fraction(weights) / (Fraction(data["gpu"]["bandwidth_gb_per_s"]) * 10**9) * 10**12
+    after = step(max(whole["floor_ps"] - read_ps / 2, whole["t0_ps"]), whole["per_context_ps"] / 2)
+    half_a_picosecond = 0.5 * batch * 8_192 / 1e9  # a profile's coefficients are whole ones
+    assert found["after_ms"] == pytest.approx(after, abs=1.01 * half_a_picosecond)
+    assert found["saved_pct"] == pytest.approx(100 * (1 - after / found["before_ms"]), rel=1e-4)
+    assert found["saved_pct"] < 50
+
+
+@pytest.mark.parametrize("id", IDS)
+def test_answers_and_reasons_are_said_whole(id: str) -> None:
+    for block, numbers in calibration_views.answer_blocks(id):
+        said = text.fill(block, **numbers)
+        assert "{" not in said
+        assert "–" not in said, "a number that the profile cannot give"
+
+
+@pytest.mark.parametrize("id", MEASURED)
+def test_errors_on_screen_are_those_the_fit_states(id: str) -> None:
+    errors, fit = calibration.points_frame(id)["error_pct"].abs(), told(id)["fit"]
+    assert len(errors) == fit["points"]
+    assert errors.median() == pytest.approx(fit["in_sample_median_pct"], abs=0.006)
+    assert errors.max() == pytest.approx(fit["in_sample_worst_pct"], abs=0.006)
+
+
+def test_a_profile_that_misses_a_target_says_why() -> None:
+    frame, said = calibration.fits_frame(), calibration.reasons()
+    assert list(frame.index) == list(calibration.titles().values())
+    for title, verdict in frame[frame.columns[6]].items():
+        assert (f"**{title}**" in said) == ("outside" in verdict)
+    assert "does not say why" not in said
+
+
+@pytest.mark.parametrize("id", IDS)
+def test_bars_add_up_to_the_step_with_all_that_is_added(id: str) -> None:
+    state = State(profile=id, batch=8, context=1_024, chunk=512)
+    rows = calibration.terms_frame(state)
+    whole = profiles.load(id, estimated=True)
+    assert rows["ms"].sum() * 1e9 == pytest.approx(
+        max(whole.floor_ps, whole.t0_ps + 520 * whole.per_token_ps)
+        + whole.per_pair_ps * 512 * 256
+        + (whole.per_context_ps + whole.per_mixed_context_ps) * 8 * 1_024
+        + whole.per_seq_ps * 8
+    )
+    outlined = rows[rows["fill"] == calibration.FILLS[-1]]
+    assert set(outlined["label"]) <= {"estimated", "fitted"}
+    assert len(outlined) == len(labels.added_terms(told(id)))
+
+
+def test_terms_of_no_table_are_listed_with_what_is_known() -> None:
+    for id in IDS:
+        frame, data = calibration.left_out_frame(id), told(id)
+        assert len(frame) == len(data.get("estimated", {})) + len(data["unknown"])
+        assert {"unknown"} <= set(frame["Known as"]) or not data["unknown"]
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_every_chart_is_whole_and_says_the_profile(mode: Any) -> None:
+    for id in (USUAL, "classroom_orie", MEASURED[0]):
+        title = calibration.titles()[id]
+        made = [calibration_charts.terms(State(profile=id), mode)]
+        made += [calibration_charts.fit(id, kind, mode) for kind in ("decode", "prefill")]
+        made += [calibration_charts.residuals(id, mode)] if id in MEASURED else []
+        for panel in made:
+            assert title in panel.spec["title"]["text"]
+            assert len(panel.rows)
+        fit = calibration_charts.fit(id, "decode", mode)
+        assert {"floor", "knee", "curve", "end"} <= set(fit.rows["what"])
+        names = {part.split('"')[0] for part in json.dumps(fit.spec).split('"field": "')[1:]}
+        assert names <= {*fit.rows.columns} or id not in MEASURED
+        for words_of in (calibration_charts.fit_alt(id, "decode"), calibration_charts.terms_alt(State(profile=id))):
+            assert title in words_of
+            assert words_of.endswith(".")
+
+
+def test_labels_differ_in_colour_icon_and_word() -> None:
+    for part in range(3):
+        assert len({label[part] for label in labels.LABELS.values()}) == len(labels.LABELS) == 5
+    assert all(labels.badge(kind) in labels.legend() for kind in labels.LABELS)
+    with pytest.raises(KeyError, match="no label is called 'guessed'"):
+        labels.badge("guessed")
+
+
+def test_profile_line_names_what_was_added_only_where_it_was() -> None:
+    assert "host time :blue-badge" in labels.profile_line(USUAL, estimated=True)
+    assert labels.profile_line(USUAL, estimated=False).endswith("without host time.")
+    assert "not measured" in labels.profile_line("classroom_orie", estimated=True)
+
+
+def test_simplifications_are_shown_as_the_document_has_them() -> None:
+    document = (calibration.ROOT / "docs" / "simplifications.md").read_text("utf-8")
+    table = calibration.simplifications()
+    assert table in document
+    assert table.count("\n") > 20
