@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run warm check test test-fast test-nightly mutants bench golden study shots clean
+.PHONY: help run warm check test test-fast test-nightly mutants bench golden study profile shots clean
 
 help:
 	@echo "make run        serve the app at http://localhost:$(PORT) (PORT=... to change)"
@@ -17,6 +17,7 @@ help:
 	@echo "make bench      time the engine and the page, write bench.json"
 	@echo "make golden     compute the stored evidence over seeds again and print what changed"
 	@echo "make study      rules from linear programs against the best heuristics, and the findings: half an hour"
+	@echo "make profile CSV=my-gpu.csv  fit measured steps; the page Calibration then lists the profile"
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -29,6 +30,8 @@ $(VENV)/.run: requirements.txt | $(BIN)/python
 
 $(VENV)/.dev: requirements.txt requirements-dev.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	# the kit is tested on a CPU: PyTorch's own index has the small build, PyPI on Linux the one with CUDA
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --retries 0 --timeout 10 --extra-index-url https://download.pytorch.org/whl/cpu torch==2.13.0
 	@touch $@ $(VENV)/.run
 
 run: $(VENV)/.run
@@ -72,6 +75,9 @@ study: $(VENV)/.dev
 	$(BIN)/python -m measure.study
 	$(BIN)/python -m measure.findings
 	@git --no-pager diff --stat -- assets/evidence
+
+profile: $(VENV)/.run
+	@$(BIN)/python -m measure.profile $(CSV)
 
 shots: $(VENV)/.dev
 	$(BIN)/python -m tests.browser.shots

@@ -86,9 +86,9 @@ class Shipped:
 
 
 STEPPED = (
-    "Its worst points lie at 256 to 576 tokens, where the time of the matrix products goes in steps and not along "
-    "a line: a step of 256 tokens takes almost as long as one of 512. A straight line above the knee misses both, and where it "
-    "lies depends on which of them were held out."
+    "Its worst points lie at 256 to 576 tokens, where the time of the matrix products goes in steps and not along a "
+    "line: a step of 256 tokens takes almost as long as one of 512. A straight line above the knee misses both, and "
+    "where it lies depends on which of them were held out."
 )
 
 

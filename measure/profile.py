@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from engine.profiles import FOLDER, load
+from engine import profiles
 from engine.step_time import Model
 from measure import fit, points
 
@@ -93,13 +93,19 @@ def main(arguments: Sequence[str]) -> int:
     except ValueError as error:
         print(f"{error}", file=sys.stderr)
         return 2
-    (FOLDER / f"{id}.toml").write_text(sections(made), encoding="utf-8")
-    if path.resolve() != (FOLDER / f"{id}.csv").resolve():
-        (FOLDER / f"{id}.csv").write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
-    load(id)
+    if id in profiles.names() and profiles.about(id).get("title") != made["title"]:
+        print(
+            f"{id!r} is another profile ({profiles.about(id)['title']}): give this one an id of its own.",
+            file=sys.stderr,
+        )
+        return 2
+    (profiles.FOLDER / f"{id}.toml").write_text(sections(made), encoding="utf-8")
+    if path.resolve() != (profiles.FOLDER / f"{id}.csv").resolve():
+        (profiles.FOLDER / f"{id}.csv").write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
+    profiles.load(id)
     said = made["fit"]
     print(
-        f"{FOLDER.name}/{id}.toml: {said['form']}, {said['points']} points, held-out error "
+        f"{profiles.FOLDER.name}/{id}.toml: {said['form']}, {said['points']} points, held-out error "
         f"{said['held_out_median_pct']} % (median), {said['held_out_p95_pct']} % (P95). The page Calibration lists it."
     )
     return 0
