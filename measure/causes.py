@@ -16,6 +16,8 @@ from measure.simplifications import HOST_US
 
 WINDOWS = 12
 """Parts of a run over which the pace of tokens is compared."""
+CPU_TIME, BLOCKS = "host time as timed on a CPU", "KV blocks"
+BLOCKS_PCT = 10
 SEEDS, JITTER_US = 20, 20_000
 """Replays with every arrival moved by up to about a step, which says how much hangs on chance."""
 
@@ -129,10 +131,10 @@ def changes(one: Case) -> Iterator[tuple[str, str, Replay]]:
     """Yield what is changed, to what, and the replay; everything else as with host time."""
     for us in range(0, 3001, 500):
         yield "host time a step", f"{us / 1000:.1f} ms", one.served(replay.with_host(one.bare, us))
-    yield "host time a step", f"{HOST_US / 1000} ms (CPU)", one.served(replay.with_host(one.bare, HOST_US))
-    for pct in (-10, 10):
+    yield CPU_TIME, f"{HOST_US / 1000} ms", one.served(replay.with_host(one.bare, HOST_US))
+    for pct in (-BLOCKS_PCT, BLOCKS_PCT):
         blocks = one.settings.num_gpu_blocks * (100 + pct) // 100
-        yield "KV blocks", f"{blocks:,} ({pct:+d} %)".replace("-", "−"), one.served(one.host, num_gpu_blocks=blocks)
+        yield BLOCKS, f"{blocks:,} ({pct:+d} %)".replace("-", "−"), one.served(one.host, num_gpu_blocks=blocks)
     yield "prefix caching", "off", one.served(one.host, enable_prefix_caching=False)
     for book in ("vllm_v1_2025", "vllm_v1_watermark"):
         yield "admission", rulebooks.load(book).about["label"], one.served(one.host, book)

@@ -173,6 +173,8 @@ def main() -> None:
         "parted_pct": PARTED_PCT,
         "jitter_us": causes.JITTER_US,
         "seeds": causes.SEEDS,
+        "blocks_pct": causes.BLOCKS_PCT,
+        "group": GROUP,
         "runs": {id: compute(id) for id in replay.RUNS},
     }
     STORED.write_text(compact(stored), encoding="utf-8")
