@@ -343,7 +343,7 @@ def test_thresholds_gather_what_an_iteration_brings_and_say_when_they_cannot_kee
     assert not swamped.keeps_up
 
 
-@pytest.mark.parametrize(("id", "longest_ms"), [("quiet_hour", 80), ("rush_hour", 51)])
+@pytest.mark.parametrize(("id", "longest_ms"), [("quiet_hour", 79), ("rush_hour", 54)])
 def test_on_the_presets_thresholds_are_one_and_waiting_only_delays(id: str, longest_ms: float) -> None:
     """docs §10: less than one request a stage; a wait lengthens the pace, and past tau_max the memory overflows."""
     scenario = workload.scenario(id)
