@@ -47,12 +47,12 @@ def signed(value: float) -> str:
 
 
 def verdict(run_id: str, server: str, figure: str) -> str:
-    """Return whether a target is met, on all requests and on the second half, or what it is missed for."""
+    """Return whether a target is met, on all requests and on either half, or what it is missed for."""
     target = stored()["targets_pct"].get(figure)
     if target is None:
         return "no target"
     missed = stored()["runs"][run_id]["servers"][server]["missed"]
-    parts = {"all": "", "second": " in the second half"}
+    parts = {"all": "", "first": " in the first half", "second": " in the second half"}
     said = [
         f"missed{where}: {CAUSES.get(missed[part][figure], 'not explained')}"
         for part, where in parts.items()

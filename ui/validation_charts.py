@@ -114,8 +114,9 @@ def panels(run_id: str, measure: str, mode: Mode = "light", server: str = "host"
     """Draw a measure's distribution, recorded and simulated, and what was counted each second."""
     found, rows = stored()["runs"][run_id], curves(run_id, measure, server)
     ends = (float(rows["value"].min()), float(rows["value"].max()))
-    note = "recorded: solid, simulated: dashed; marked: where they part"
-    made = {measure: Panel(placed(_curve_form(measure, mode), MEASURES[measure], note, x=ends), rows)}
+    made = {
+        measure: Panel(placed(_curve_form(measure, mode), MEASURES[measure], "marked: where they part", x=ends), rows)
+    }
     for name in found["counts"]:
         made[name] = Panel(placed(_count_form(mode), COUNTS[name], "each second"), counts(run_id, name, server))
     return made
