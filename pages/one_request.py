@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import streamlit as st
 
-from ui import controls, labels, one_request, request_charts, text, views, walk
+from ui import controls, labels, one_request, one_request_charts, one_request_views, text, views, walk
 
 text.show("one_request/claim")
 request, note = one_request.settle()
-one_request.choose(request)
+one_request_views.choose()
 controls.say(note, "", key="one_note", restore=False)
 facts = one_request.facts(request)
 st.markdown(labels.profile_line(request.gpu, estimated=False))
@@ -24,18 +24,18 @@ with costs:
     text.show("one_request/costs", **facts)
 
 st.header("Each half, by itself", anchor="halves")
-views.panels(request_charts.panels(request, views.mode()), request_charts.panels_alt(facts))
+views.panels(one_request_charts.panels(request, views.mode()), one_request_charts.panels_alt(facts))
 text.show("one_request/halves", **facts)
 
 st.header("Three questions", anchor="questions")
-one_request.questions(request, facts)
+one_request_views.questions(facts)
 
 out, limits = st.columns(2, gap="large")
 with out:
     st.header("What these times leave out", anchor="left-out")
-    one_request.left_out(request)
+    one_request_views.left_out(request)
 with limits:
     st.header("Where this does not help", anchor="limits")
     text.show("one_request/limits", **facts)
-    text.show("one_request/sources", **facts)
-    one_request.onward()
+    one_request_views.sources(facts)
+    one_request_views.onward()

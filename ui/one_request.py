@@ -1,4 +1,4 @@
-"""The page One request: its link and controls, and what it says about one request on one GPU."""
+"""One request on one GPU: the link that says it, and the figures that the page says about it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
 from engine import profiles, step_time
 from engine.records import Profile
-from ui import labels, text, walk
+from ui import labels, walk
 
 PROMPTS = (128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 OUTPUTS = (16, 32, 64, 128, 256, 512, 1024)
@@ -21,11 +20,6 @@ BUDGETS = (256, 512, 1024, 2048, 4096, 8192, 16384)
 _NUMBERS: Mapping[str, tuple[int, ...]] = {"prompt": PROMPTS, "output": OUTPUTS, "budget": BUDGETS}
 DEFAULT = "rtx4090-24g_llama-3.1-8b_tp1"
 THIN = "\u2009"
-NEXT = {
-    "pages/calibration.py": "Where these milliseconds come from",
-    "pages/home.py": "Many requests at once: the race",
-}
-BANDWIDTH_ANSWERS = ("It halves", "It falls, by less than half", "It stays as it is")
 
 
 @dataclass(frozen=True)
@@ -85,19 +79,14 @@ def settle() -> tuple[Request, str]:
     return request, session["one.note"]
 
 
-def _tokens(value: int) -> str:
+def tokens(value: int) -> str:
+    """Return a number of tokens as it is read."""
     return f"{value:,}".replace(",", THIN)
 
 
-def choose(request: Request) -> None:
-    """Show the controls; what they say is read by `settle` in the next run."""
-    gpu, prompt, output, more = st.columns([5, 4, 4, 2], gap="medium", vertical_alignment="bottom")
-    gpu.selectbox("GPU and model", list(gpus()), format_func=gpus().__getitem__, key="one_gpu")
-    prompt.select_slider("Prompt, tokens", PROMPTS, format_func=_tokens, key="one_prompt")
-    output.select_slider("Answer, tokens", OUTPUTS, format_func=_tokens, key="one_output")
-    with more.popover("More", icon=":material/tune:"):
-        st.select_slider("Token budget of a step", BUDGETS, format_func=_tokens, key="one_budget")
-        text.show("one_request/budget")
+def _three(value: float) -> str:
+    """Return a number with three digits that count."""
+    return tokens(round(value)) if value >= 100 else f"{value:.3g}"
 
 
 def drawn(request: Request) -> dict[str, Any]:
@@ -105,7 +94,7 @@ def drawn(request: Request) -> dict[str, Any]:
     return walk.data(request.gpu, request.prompt, request.output, request.budget)
 
 
-def _halves(request: Request) -> tuple[step_time.Steps, step_time.Steps]:
+def halves(request: Request) -> tuple[step_time.Steps, step_time.Steps]:
     """Return the steps of the prefill and of the decode."""
     steps = step_time.request_steps(request.prompt, request.output, request.budget)
     reads = steps["n_prefill_seqs"] > 0
@@ -123,7 +112,7 @@ def facts(request: Request) -> dict[str, Any]:
     """Return the figures of the page's words; times in ms, from the profile's own coefficients without estimates."""
     profile, model, about = profiles.load(request.gpu), profiles.model(request.gpu), profiles.about(request.gpu)
     assert model is not None, "settle() offers no profile without a model"
-    reads, writes = _halves(request)
+    reads, writes = halves(request)
     read_ms, write_ms = step_time.step_ms(profile, reads), step_time.step_ms(profile, writes)
     gpu, origin = about["gpu"], about["origin"]
     fast = step_time.with_bandwidth(profile, 2, model.weights_ms(gpu["bandwidth_gb_per_s"]))
@@ -136,6 +125,8 @@ def facts(request: Request) -> dict[str, Any]:
         **asdict(request),
         "title": profile.name,
         "cards": model.tensor_parallel,
+        "label": labels.LABELS[walk.label(about)][2],
+        "later": request.output - 1,
         "chunks": len(read_ms),
         "prefill_ms": float(read_ms.sum()),
         "decode_ms": float(write_ms.sum()),
@@ -171,9 +162,9 @@ def facts(request: Request) -> dict[str, Any]:
 
 def costs(request: Request) -> list[dict[str, str]]:
     """Return what one token costs: of the prompt, first and last of those that decode makes."""
-    profile, model = profiles.load(request.gpu), profiles.model(request.gpu)
+    profile, model, about = profiles.load(request.gpu), profiles.model(request.gpu), profiles.about(request.gpu)
     assert model is not None, "settle() offers no profile without a model"
-    reads, writes = _halves(request)
+    reads, writes = halves(request)
     rows = []
     for name, steps, i in (
         ("prompt, in its first chunk", reads, 0),
@@ -185,80 +176,11 @@ def costs(request: Request) -> list[dict[str, str]]:
         rows.append(
             {
                 "token of the": name,
-                f"ms {labels.badge('fitted')}": f"{ms[0] / new:.3g}",
-                "GFLOP": f"{model.flops(step)[0] / new / 1e9:.3g}",
-                "MB moved": _tokens(round(model.bytes(step)[0] / new / 1e6)),
-                "FLOP/byte": f"{model.intensity(step)[0]:.3g}",
-                "TFLOP/s": f"{model.tflop_per_s(step, ms)[0]:.3g}",
+                f"ms {labels.badge(walk.label(about))}": _three(ms[0] / new),
+                "GFLOP": _three(model.flops(step)[0] / new / 1e9),
+                "MB moved": _three(model.bytes(step)[0] / new / 1e6),
+                "FLOP/byte": _three(model.intensity(step)[0]),
+                "TFLOP/s": _three(model.tflop_per_s(step, ms)[0]),
             }
         )
     return rows
-
-
-# ------------------------------------------------------------------ questions and what is left out
-
-
-@st.fragment
-def questions(request: Request, facts: Mapping[str, Any]) -> None:
-    """Ask, and answer from the profile once the reader has chosen."""
-    parts = [words for words, _, _ in walk.GROUPS.values()]
-    fell = -facts["fast_percent"]
-    bandwidth = BANDWIDTH_ANSWERS[0 if fell > 49 else 1 if fell > 1 else 2]
-    asked = {
-        "prefill": (parts, facts["prefill_part"]),
-        "decode": (parts, facts["decode_part"]),
-        "bandwidth": (list(BANDWIDTH_ANSWERS), bandwidth),
-    }
-    for column, (name, (options, right)) in zip(st.columns(3, gap="large"), asked.items(), strict=True):
-        with column:
-            text.show(QUESTIONS[name], **facts)
-            chosen = st.pills(name, options, key=f"one_ask_{name}", label_visibility="collapsed")
-            if chosen:
-                verdict = "Yes." if chosen == right else "No."
-                text.show(ANSWERS[name], verdict=verdict, right=right[0].lower() + right[1:], **facts)
-
-
-QUESTIONS = {
-    "prefill": "one_request/ask_prefill",
-    "decode": "one_request/ask_decode",
-    "bandwidth": "one_request/ask_bandwidth",
-}
-ANSWERS = {
-    "prefill": "one_request/answer_prefill",
-    "decode": "one_request/answer_decode",
-    "bandwidth": "one_request/answer_bandwidth",
-}
-
-
-def left_out(request: Request) -> None:
-    """Show what the table of measured steps does not hold: each term with its label and size, and what is unknown."""
-    about = profiles.about(request.gpu)
-    reads, writes = _halves(request)
-    bare = profiles.load(request.gpu)
-    rows = []
-    for term, label in labels.added_terms(about).items():
-        added = profiles.load(request.gpu, estimated=[term])
-        extra = [step_time.step_ms(added, steps) - step_time.step_ms(bare, steps) for steps in (reads, writes)]
-        rows.append(
-            {
-                "left out": f"{labels.term_name(term).capitalize()} {labels.badge(label)}",
-                "prefill, ms": f"+ {extra[0].sum():.2f}",
-                "a token, ms": f"+ {extra[1].mean():.2f}",
-            }
-        )
-    text.show("one_request/left_out", title=bare.name)
-    if rows:
-        st.table(rows, border="horizontal", alt="What the measured steps leave out")
-    unknown = about.get("unknown", {})
-    if unknown:
-        st.markdown(
-            "\n".join(f"- **{labels.term_name(term).capitalize()}:** unknown. {why}" for term, why in unknown.items())
-        )
-
-
-def onward() -> None:
-    """Link to the pages that this one leads to, those that exist."""
-    root = Path(__file__).resolve().parent.parent
-    for page, words in NEXT.items():
-        if (root / page).is_file():
-            st.page_link(page, label=words, icon=":material/arrow_forward:")

@@ -71,6 +71,12 @@ def grouped_ms(profile: Profile, steps: step_time.Steps) -> dict[str, step_time.
     return {name: np.asarray(sum(terms[term] for term in parts)) for name, (_, _, parts) in GROUPS.items()}
 
 
+def label(about: Mapping[str, Any]) -> str:
+    """Return the kind of label (of `labels.LABELS`) of a profile's times: fitted where steps were timed."""
+    kind = str(about.get("kind", "measured"))
+    return "fitted" if kind == "measured" else kind
+
+
 def _rounded(values: Any) -> list[float]:
     return [float(f"{value:.5g}") for value in np.asarray(values, float).ravel()]
 
@@ -108,7 +114,7 @@ def data(id: str, prompt: int, output: int, budget: int) -> dict[str, Any]:
     return {
         "id": key,
         "title": profile.name,
-        "label": "fitted" if about.get("kind", "measured") != "reported" else "reported",
+        "label": label(about),
         "cards": model.tensor_parallel,
         "roof": {"bandwidth": about["gpu"]["bandwidth_gb_per_s"], "peak": about["gpu"]["bf16_tflops"]},
         "points": dots,

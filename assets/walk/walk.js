@@ -17,21 +17,13 @@ export function decades(low, high) {
 
 /** The least and the greatest of some numbers, spread by a factor. */
 export function spread(values, factor) { return [Math.min(...values) / factor, Math.max(...values) * factor]; }
-
 /** When each step ends, in ms. */
-export function ends(ms) {
-  let t = 0;
-  return ms.map((d) => (t += d));
-}
+export function ends(ms) { let t = 0; return ms.map((d) => (t += d)); }
 
 /** The step that runs at time t: the first that ends after it; the last one from its end on. */
 export function stepAt(ended, t) {
-  let low = 0, high = ended.length - 1;
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (ended[middle] > t) high = middle; else low = middle + 1;
-  }
-  return low;
+  const i = ended.findIndex((end) => end > t);
+  return i < 0 ? ended.length - 1 : i;
 }
 
 /** Simulated ms for each ms on the wall: as it is where that takes 6 to 14 s, else stretched or pressed into them. */
@@ -60,9 +52,8 @@ export function say(value, digits = 0) {
   return text.replace("-", "\u2212").replace(/\B(?=(\d{3})+(?!\d))(?<!\.\d*)/g, "\u2009");
 }
 
-/** Three digits that count, for values of any size. */
-export function brief(value) { return say(value, value >= 100 ? 0 : value >= 10 ? 1 : 2); }
-
+/** About three digits that count. */
+export function brief(value) { return say(value, value >= 100 ? 0 : value >= 10 ? 1 : value >= 0.1 ? 2 : 3); }
 /** Words with {names} filled in. */
 export function fillIn(words, values) { return words.replace(/\{(\w+)\}/g, (_, name) => values[name]); }
 
@@ -77,6 +68,7 @@ function fill(node, props, children) {
   node.append(...children.flat(2).filter((c) => c !== null && c !== undefined && c !== false));
   return node;
 }
+const put = (node, attributes) => { for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value); };
 const h = (tag, props = {}, ...children) => fill(document.createElement(tag), props, children);
 const g = (tag, props = {}, ...children) => fill(document.createElementNS(SVG, tag), props, children);
 
@@ -114,8 +106,6 @@ class Walk {
     this.root = h("div", { class: "walk", tabindex: 0, role: "group", onkeydown: (event) => this.key(event) });
     parent.append(this.root);
     this.still = matchMedia("(prefers-reduced-motion: reduce)");
-    this.t = 0;
-    this.width = 0;
     this.resize = new ResizeObserver(() => {
       if (this.data && Math.abs(this.root.clientWidth - this.width) > 0.5) this.draw();
     });
@@ -139,23 +129,20 @@ class Walk {
       this.ended = ends(data.steps.ms);
       this.total = this.ended.at(-1);
       this.rate = rate(this.total);
-      this.t = 0;
-      this.playing = false;
-      this.at = null;
+      Object.assign(this, { t: 0, playing: false, at: null });
       clearTimeout(this.opening);
       if (!this.still.matches && !this.held) this.opening = setTimeout(() => this.play(), first ? STARTS_AFTER_MS : 300);
     }
     this.draw();
   }
 
-  // -------- the clock
   get step() { return stepAt(this.ended, this.t); }
   get done() { return this.t >= this.total; }
+  get place() { return this.done ? this.ended.length : this.step; }
 
   play() {
     if (this.done) this.t = 0;
-    this.playing = true;
-    this.last = null;
+    Object.assign(this, { playing: true, last: null });
     this.wake();
     this.button();
   }
@@ -174,8 +161,7 @@ class Walk {
 
   /** Go to the start of a step. */
   seek(step) {
-    const n = this.ended.length, to = Math.max(0, Math.min(n, step));
-    this.t = to === 0 ? 0 : this.ended[to - 1];
+    this.t = step <= 0 ? 0 : this.ended[Math.min(this.ended.length, step) - 1];
     this.held = true;
     this.pause();
     this.frame(true);
@@ -183,14 +169,9 @@ class Walk {
 
   key(event) {
     const tag = event.target.tagName;
-    const here = this.done ? this.ended.length : this.step;
-    if (event.key === " " && tag !== "BUTTON") this.toggle();
-    else if (tag === "INPUT") return;
-    else if (event.key === "ArrowLeft") this.seek(here - 1);
-    else if (event.key === "ArrowRight") this.seek(here + 1);
-    else if (event.key === "Home") this.seek(0);
-    else if (event.key === "End") this.seek(this.ended.length);
-    else return;
+    if (event.ctrlKey || event.metaKey || event.altKey || (event.key === " " ? tag === "BUTTON" : tag === "INPUT")) return;
+    const to = { ArrowLeft: this.place - 1, ArrowRight: this.place + 1, Home: 0, End: this.ended.length }[event.key];
+    if (event.key === " ") this.toggle(); else if (to !== undefined) this.seek(to); else return;
     event.preventDefault();
   }
 
@@ -198,7 +179,7 @@ class Walk {
 
   tick(now) {
     this.asked = null;
-    const passed = this.last === null || this.last === undefined ? 0 : Math.min(now - this.last, 100);
+    const passed = Math.min(now - (this.last ?? now), 100);
     this.last = now;
     if (this.playing) this.t = Math.min(this.total, this.t + passed * this.rate);
     const moving = this.frame(false, passed);
@@ -206,7 +187,6 @@ class Walk {
     if (this.playing || moving) this.wake(); else this.last = null;
   }
 
-  // -------- drawing what stands still
   draw() {
     const { data } = this, { words } = data, dark = isDark(this.parent.host ?? this.root);
     for (const [token, value] of Object.entries(data.palette[dark ? "dark" : "light"])) this.root.style.setProperty(`--${token}`, value);
@@ -215,20 +195,19 @@ class Walk {
     this.root.classList.toggle("wide", wide);
     this.root.setAttribute("aria-label", `${words.here}, ${data.title}. ${words.keys}`);
     const focus = this.root.getRootNode().activeElement?.getAttribute("data-focus");
-    const live = h("p", { class: "hidden", "aria-live": "polite" });
-    this.parts = { live };
+    this.parts = { live: h("p", { class: "hidden", "aria-live": "polite" }) };
     this.root.replaceChildren(
       h("div", { class: "panes" },
         h("div", {}, this.roofline(wide ? width - 424 : width), this.legend()),
         h("div", {}, this.side(wide ? 380 : width))),
-      this.tools(), live);
+      this.tools(), this.parts.live);
     if (focus) this.root.querySelector(`[data-focus="${focus}"]`)?.focus({ preventScroll: true });
     this.frame(true);
     this.tell();
   }
 
   roofline(width) {
-    const { data } = this, { words, roof, steps, curve, points } = data;
+    const { data, parts } = this, { words, roof, steps, curve, points } = data;
     const height = width < 560 ? 300 : 420, floor = height - 44, top = 16;
     const [xLow, xHigh] = spread([...points.map((p) => p[0]), ...steps.x, ...curve.x, roof.peak / roof.bandwidth * 1000], 1.5);
     const [yLow] = spread([...points.map((p) => p[1]), ...steps.y, ...curve.y], 1.6), yHigh = roof.peak * 1.9;
@@ -239,7 +218,6 @@ class Walk {
     const mid = Math.sqrt(start * knee), per = data.cards > 1 ? `, ${fillIn(words.cards, { n: data.cards })}` : "";
     const bandwidth = fillIn(words.bandwidth, { value: say(roof.bandwidth) }), peak = fillIn(words.compute, { value: brief(roof.peak) });
     const sheet = ` \u00b7 ${words.labels.datasheet}`, short = width < 560;
-    const parts = this.parts;
     return g("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${words.picture}. ${bandwidth}; ${peak}.` }, defs(data.palette.classes),
       decades(xLow, xHigh).map((v) => [g("path", { class: "grid", d: `M${x(v)},${top}V${floor}` }), g("text", { x: x(v), y: floor + 18, "text-anchor": "middle" }, say(v, v < 1 ? 1 : 0))]),
       decades(yLow, yHigh).map((v) => [g("path", { class: "grid", d: `M${LEFT},${y(v)}H${width - RIGHT}` }), g("text", { x: LEFT - 8, y: y(v) + 4, "text-anchor": "end" }, say(v, v < 1 ? 1 : 0))]),
@@ -271,19 +249,17 @@ class Walk {
     const { data, parts } = this, { words } = data, count = Math.ceil((data.prompt + data.output - 1) / data.block);
     const pitch = (this.pitch = Math.max(4, Math.min(14, Math.floor(Math.sqrt((width * 130) / count)))));
     const columns = (this.columns = Math.floor(width / pitch)), height = Math.ceil(count / columns) * pitch;
-    const speed = this.rate < 0.95 ? fillIn(words.rate_slow, { rate: brief(1 / this.rate) }) : this.rate > 1.05 ? fillIn(words.rate_fast, { rate: brief(this.rate) }) : words.rate_real;
+    const speed = this.rate < 0.95 ? fillIn(words.rate_slow, { rate: say(1 / this.rate, 1) }) : this.rate > 1.05 ? fillIn(words.rate_fast, { rate: say(this.rate, 1) }) : words.rate_real;
     this.barWidth = width;
     parts.bars = data.parts.map(({ token }) => g("rect", { y: 0, height: 22, style: filled(token) }));
-    parts.rows = data.parts.map(({ name, token }) => {
-      const cells = [h("td"), h("td")];
-      return { cells, row: h("tr", {}, h("th", { scope: "row" }, g("svg", { viewBox: "0 0 12 12", "aria-hidden": "true" }, g("rect", { width: 12, height: 12, style: filled(token) })), name), cells) };
-    });
+    const swatch = (token) => g("svg", { viewBox: "0 0 12 12", "aria-hidden": "true" }, g("rect", { width: 12, height: 12, style: filled(token) }));
+    parts.rows = data.parts.map(({ name, token }) => h("tr", {}, h("th", { scope: "row" }, swatch(token), name), h("td"), h("td")));
     return [
       h("p", { class: "clock" }, (parts.clock = h("span")), " ", h("small", {}, fillIn(words.clock, { total: say(this.total) }))),
       h("p", { class: "from" }, `${data.title} `, h("span", { class: "tag" }, words.labels[data.label]), ` ${speed}`),
       (parts.phase = h("p", { class: "phase" })),
       g("svg", { class: "bar", viewBox: `0 0 ${width} 22`, "aria-hidden": "true" }, defs(data.palette.classes), parts.bars),
-      h("table", { class: "parts" }, (parts.caption = h("caption", { class: "small", style: "text-align:left" })), h("tbody", {}, parts.rows.map(({ row }) => row))),
+      h("table", { class: "parts" }, (parts.caption = h("caption", { class: "small", style: "text-align:left" })), h("tbody", {}, parts.rows)),
       (parts.kv = h("p")),
       g("svg", { viewBox: `0 -1 ${width} ${height + 2}`, role: "img", "aria-label": fillIn(words.kv_legend, { block: data.block }) },
         g("path", { class: "room", d: squares(0, count * data.block, data.block, columns, pitch, 1.5) }),
@@ -293,43 +269,33 @@ class Walk {
   }
 
   tools() {
-    const { words } = this.data, { parts } = this, n = this.ended.length;
-    const here = () => (this.done ? n : this.step);
+    const { words } = this.data, { parts } = this;
+    const by = (name, change) => h("button", { "aria-label": words[name], title: words[name], "data-focus": name, onclick: () => this.seek(this.place + change) }, icon(name));
     parts.play = h("button", { class: "main", "data-focus": "play", onclick: () => this.toggle() });
-    parts.scrub = h("input", { type: "range", min: 0, max: n, step: 1, "aria-label": words.scrub, "data-focus": "scrub", oninput: (event) => this.seek(+event.target.value) });
+    parts.scrub = h("input", { type: "range", min: 0, max: this.ended.length, step: 1, "aria-label": words.scrub, "data-focus": "scrub", oninput: (event) => this.seek(+event.target.value) });
     this.button();
-    return h("div", { class: "tools" },
-      h("button", { "aria-label": words.back, title: words.back, "data-focus": "back", onclick: () => this.seek(here() - 1) }, icon("back")), parts.play,
-      h("button", { "aria-label": words.on, title: words.on, "data-focus": "on", onclick: () => this.seek(here() + 1) }, icon("on")), parts.scrub);
+    return h("div", { class: "tools" }, by("back", -1), parts.play, by("on", 1), parts.scrub);
   }
 
   button() {
-    const { play } = this.parts, word = this.data.words[this.playing ? "pause" : "play"];
-    play.setAttribute("aria-label", word);
-    play.setAttribute("title", word);
-    play.replaceChildren(icon(this.playing ? "pause" : "play"));
+    const { play } = this.parts, name = this.playing ? "pause" : "play";
+    for (const attribute of ["aria-label", "title"]) play.setAttribute(attribute, this.data.words[name]);
+    play.replaceChildren(icon(name));
   }
 
-  // -------- drawing what moves
-  /** Tokens in KV: a prompt's arrive with their step, an answer's one at each step's end. */
+  /** Tokens in KV: a chunk's in proportion to its time, an answer's one at each step's end. */
   get kv() {
-    const { steps } = this.data, i = this.step, before = i ? steps.kv[i - 1] : 0;
-    if (this.done) return steps.kv.at(-1);
-    const part = 1 - (this.ended[i] - this.t) / steps.ms[i];
-    return before + Math.floor(steps.new[i] * part + 1e-9);
+    const { steps } = this.data, i = this.step, part = this.done ? 1 : 1 - (this.ended[i] - this.t) / steps.ms[i];
+    return steps.kv[i] - steps.new[i] + Math.floor(steps.new[i] * part + 1e-9);
   }
 
   phase() {
-    const { data } = this, { words, steps, chunks } = data, i = this.step;
-    if (this.done) return fillIn(words.done, { all: say(data.output), total: say(this.total) });
+    const { words, steps, chunks, output } = this.data, i = this.step;
+    if (this.done) return fillIn(words.done, { all: say(output), total: say(this.total) });
     if (i < chunks) return fillIn(words.prefill, { n: i + 1, all: chunks, tokens: say(steps.new[i]) });
-    return fillIn(words.decode, { n: say(steps.out[i]), all: say(data.output) });
+    return fillIn(words.decode, { n: say(steps.out[i]), all: say(output) });
   }
-
-  kvWords() {
-    const tokens = this.kv;
-    return fillIn(this.data.words.kv, { tokens: say(tokens), mb: brief((tokens * this.data.kv_bytes) / 1e6) });
-  }
+  kvWords() { return fillIn(this.data.words.kv, { tokens: say(this.kv), mb: brief((this.kv * this.data.kv_bytes) / 1e6) }); }
 
   /** Draw this moment; return whether the marker is still on its way. */
   frame(jump, passed = 16) {
@@ -338,21 +304,17 @@ class Walk {
     const goal = [u, this.x(steps.x[i]) - on[0], this.y(steps.y[i]) - on[1]];
     const pull = jump || this.still.matches || !this.at ? 1 : 1 - Math.exp(-passed / EASE_MS);
     this.at = goal.map((v, j) => (this.at ? this.at[j] + pull * (v - this.at[j]) : v));
-    const base = along(this.track, this.at[0]), cx = base[0] + this.at[1], cy = base[1] + this.at[2];
-    parts.here.setAttribute("cx", cx);
-    parts.here.setAttribute("cy", cy);
-    const leftish = cx < 130;
-    parts.name.setAttribute("x", leftish ? cx + 14 : cx - 14);
-    parts.name.setAttribute("y", leftish ? cy + 22 : cy - 10);
-    parts.name.setAttribute("text-anchor", leftish ? "start" : "end");
+    const [cx, cy] = along(this.track, this.at[0]).map((v, axis) => v + this.at[axis + 1]);
+    put(parts.here, { cx, cy });
+    put(parts.name, cx < 130 ? { x: cx + 14, y: cy + 22, "text-anchor": "start" } : { x: cx - 14, y: cy - 10, "text-anchor": "end" });
     parts.clock.textContent = say(this.t, this.total < 1000 ? 1 : 0);
-    if (this.drawn !== `${i} ${this.done}` || jump) this.drawStep(i);
-    this.drawn = `${i} ${this.done}`;
-    const tokens = this.kv;
+    if (this.drawn !== this.place || jump) this.drawStep(i);
+    this.drawn = this.place;
+    const tokens = this.kv, fillTo = (from, to) => (to > from ? squares(from, to, data.block, this.columns, this.pitch, 1.5) : "");
     parts.kv.textContent = this.kvWords();
-    parts.prompt.setAttribute("d", squares(0, Math.min(tokens, data.prompt), data.block, this.columns, this.pitch, 1.5));
-    parts.answer.setAttribute("d", tokens > data.prompt ? squares(data.prompt, tokens, data.block, this.columns, this.pitch, 1.5) : "");
-    return Math.abs(goal[0] - this.at[0]) > 1e-4 || Math.abs(goal[1] - this.at[1]) > 0.05 || Math.abs(goal[2] - this.at[2]) > 0.05;
+    put(parts.prompt, { d: fillTo(0, Math.min(tokens, data.prompt)) });
+    put(parts.answer, { d: fillTo(data.prompt, tokens) });
+    return goal.some((v, j) => Math.abs(v - this.at[j]) > (j ? 0.05 : 1e-4));
   }
 
   drawStep(i) {
@@ -361,18 +323,17 @@ class Walk {
     parts.caption.textContent = fillIn(data.words.step, { ms: brief(ms) });
     let x = 0;
     data.parts.forEach((part, j) => {
-      const width = (part.ms[i] / ms) * this.barWidth, [time, share] = parts.rows[j].cells;
-      parts.bars[j].setAttribute("x", x);
-      parts.bars[j].setAttribute("width", Math.max(0, width - 1));
+      const width = (part.ms[i] / ms) * this.barWidth, [, time, share] = parts.rows[j].cells;
+      put(parts.bars[j], { x, width: Math.max(0, width - 1) });
       x += width;
       time.textContent = `${brief(part.ms[i])}\u00a0ms`;
       share.textContent = `${say((100 * part.ms[i]) / ms, 1)}\u00a0%`;
-      parts.rows[j].row.classList.toggle("none", part.ms[i] === 0);
+      parts.rows[j].classList.toggle("none", part.ms[i] === 0);
     });
     const seen = steps.x.slice(0, i + 1).map((v, j) => `${this.x(v).toFixed(1)},${this.y(steps.y[j]).toFixed(1)}`);
-    const decodes = seen.slice(data.chunks), chunks = seen.slice(0, data.chunks);
-    parts.trail.setAttribute("d", [chunks, decodes].filter((list) => list.length).map((list) => `M${list.join("L")}h0.01`).join(""));
-    parts.scrub.value = this.done ? this.ended.length : i;
+    const halves = [seen.slice(0, data.chunks), seen.slice(data.chunks)];
+    put(parts.trail, { d: halves.map((half) => (half.length ? `M${half.join("L")}h0.01` : "")).join("") });
+    parts.scrub.value = this.place;
     parts.scrub.setAttribute("aria-valuetext", this.phase());
   }
 

@@ -24,7 +24,7 @@ def _form(parts: tuple[str, ...], x_title: str, log: bool, mode: Mode) -> dict[s
     kind = alt.Scale(type="log", nice=False) if log else alt.Scale(nice=False)
     x = alt.X("x:Q", scale=kind, axis=alt.Axis(title=x_title, tickCount=5, format="~s", grid=False))
     y = alt.Y("ms:Q", axis=alt.Axis(title="ms", tickCount=5))
-    legend = alt.Legend(title=None, orient="bottom", columns=2, labelLimit=260, labelFontSize=13)
+    legend = alt.Legend(title=None, orient="bottom", columns=1, labelLimit=260, labelFontSize=13)
     colour = alt.Color("part:N", scale=alt.Scale(domain=names, range=colours), sort=names, legend=legend)
     base = alt.Chart().encode(x=x)
     areas = base.transform_filter("datum.part != null").mark_area(line={"color": surface, "strokeWidth": 1})
@@ -88,7 +88,9 @@ def panels(request: Request, mode: Mode) -> dict[str, charts.Panel]:
         form = _form(parts, x_title, False, mode)
         shown = [dot for dot in dots[name] if dot[0] <= x[-1]]
         rows = _rows(request, x, steps, parts, shown)
-        made[name] = charts.Panel(charts.placed(form, title, f"{profiles.load(request.gpu).name}: {said}"), rows)
+        spec = charts.placed(form, title)
+        spec["title"]["subtitle"] = [profiles.load(request.gpu).name, said]  # two lines: one is cut on a phone
+        made[name] = charts.Panel(spec, rows)
     return made
 
 
