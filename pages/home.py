@@ -28,6 +28,7 @@ with told:
     text.show("home/nothing_happened" if tie else "home/what_happened", **facts)
     text.show("home/how_to_read", **facts)
 with measured:
+    views.step_times(race.scenario.profile, estimated=race.scenario.estimated)
     st.table(charts.summary_frame(race), border="horizontal", alt="The figures of each lane")
 
 st.header("Read the run", anchor="read")

@@ -10,7 +10,7 @@ import numpy as np
 import streamlit as st
 
 from solvers import scheduling
-from ui import caching, controls, decisions, editor, findings, instances, player, prices, text, views
+from ui import caching, controls, decisions, editor, findings, instances, player, prices, run, text, views
 from ui.instances import Instance
 
 EDITOR = "prices_editor"
@@ -223,9 +223,11 @@ def _below(answer: prices.Answer) -> None:
             _keep()
     if study.open:
         with study:
+            views.step_times(*run.profile_ids(), estimated=True)
             _study()
     if binds.open:
         with binds:
+            views.step_times(*run.profile_ids(), estimated=True)
             for part in findings.figures(views.mode()):
                 _part(part)
 
@@ -242,6 +244,7 @@ def _models() -> None:
         text.show("prices/stylised")
     attempt = decisions.TRY.get(chosen or first)
     if attempt is not None:
+        views.step_times(decisions.PROFILE, estimated=False)
         attempt()
     st.markdown(text.model(MODELS[chosen or first]))
 

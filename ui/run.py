@@ -81,6 +81,11 @@ def preset_ids() -> list[str]:
     return [*(id for id in ORDER if id in known), *(id for id in known if id not in ORDER)]
 
 
+def profile_ids() -> list[str]:
+    """Return the GPU profiles that the presets run on."""
+    return sorted({workload.scenario(id).profile for id in preset_ids()})
+
+
 @cache
 def presets() -> Mapping[str, HomeState]:
     """Return each preset's settings."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import streamlit as st
 
-from ui import charts, evidence, run, text
+from ui import charts, evidence, labels, run, text
 from ui.palette import Mode
 from ui.state import HomeState
 
@@ -45,6 +45,12 @@ def panels(made: Mapping[str, charts.Panel], words: str) -> None:
         title = panel.spec["title"]["text"]
         said = words if name == next(iter(made)) else f"{title}: described with the first chart of this row"
         column.vega_lite_chart(panel.rows, dict(panel.spec), theme=None, alt=said)
+
+
+def step_times(*ids: str, estimated: bool) -> None:
+    """Name the profiles behind the times that are shown, with the labels of their parts."""
+    for id in ids:
+        st.markdown(labels.profile_line(id, estimated))
 
 
 def choice(label: str, names: Mapping[str, str], key: str) -> str:
