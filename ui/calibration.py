@@ -193,9 +193,10 @@ def step(state: State) -> dict[str, Any]:
     return {name: values + chunk.get(name, 0) for name, values in decodes.items()}
 
 
-def room_tokens(id: str) -> int:
-    """Return the tokens of context that a profile's memory holds."""
-    return int(profiles.about(id)["memory"]["num_gpu_blocks"]) * BLOCK_TOKENS
+def room_tokens(id: str) -> int | None:
+    """Return the tokens of context that a profile's memory holds; None where it does not say."""
+    blocks = profiles.about(id).get("memory", {}).get("num_gpu_blocks")
+    return None if blocks is None else int(blocks) * BLOCK_TOKENS
 
 
 def terms_frame(state: State) -> pd.DataFrame:
@@ -238,8 +239,9 @@ def answers(id: str) -> dict[str, Any]:
     """
     about, base, whole = profiles.about(id), profiles.load(id), profiles.load(id, estimated=True)
     shape = profiles.model(id)
-    fits = room_tokens(id) // ASKED_CONTEXT
-    batch = max(1, min(MOST_ASKED, fits))
+    room = room_tokens(id)
+    fits = None if room is None else room // ASKED_CONTEXT
+    batch = MOST_ASKED if fits is None else max(1, min(MOST_ASKED, fits))
     one = {name: float(ms) for name, ms in step_time.terms_ms(base, step_time.decode(1, ASKED_CONTEXT)).items()}
     found: dict[str, Any] = {
         "context": ASKED_CONTEXT,

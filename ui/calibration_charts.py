@@ -216,7 +216,10 @@ def _terms_form(terms: tuple[str, ...], mode: Mode) -> dict[str, Any]:
         )
     )
     name = (
-        alt.Chart().mark_text(align="left", dy=-19, fontSize=13, color=ink).encode(x=alt.value(0), y=y, text="said:N")
+        alt.Chart()
+        .transform_filter("isValid(datum.said)")
+        .mark_text(align="left", dy=-19, fontSize=13, color=ink)
+        .encode(x=alt.value(0), y=y, text="said:N")
     )
     return finished(alt.layer(bars, name).properties(height=54 * len(terms) + 80), mode)
 

@@ -9,7 +9,7 @@ from typing import Any
 import streamlit as st
 
 from engine import profiles
-from ui import calibration, calibration_charts, labels, text, views, walk
+from ui import calibration, calibration_charts, labels, text, validation, views, walk
 from ui.calibration import KINDS, SCALES, State
 
 READING = 860
@@ -19,6 +19,7 @@ TABS = (
     "Residuals",
     "What a step is made of",
     "Roofline",
+    "Against real servers",
     "What is left out",
     "Add your own GPU",
 )
@@ -27,6 +28,7 @@ SLIDERS = {
     "context": "Context of each (tokens)",
     "chunk": "Prompt chunk beside them",
 }
+DATASHEET = ("bandwidth_gb_per_s", "bf16_tflops", "tdp_w", "source")
 WALK = {"prompt": 2_048, "output": 64, "budget": 512}
 """The request that walks along the roofline: long enough to show both ends of it."""
 INSTALL = "pip install torch"
@@ -83,7 +85,6 @@ def head() -> None:
         with st.popover("Where it comes from", type="tertiary", icon=":material/info:"):
             _origin(state.profile)
     st.markdown(labels.profile_line(state.profile, estimated=False))
-    st.markdown(labels.legend())
 
 
 def _origin(id: str) -> None:
@@ -99,17 +100,21 @@ def _origin(id: str) -> None:
         blocks=memory.get("num_gpu_blocks"),
         memory=f"{memory.get('label', 'not stated')}: {memory.get('note', '')}",
     )
+    if gpu := about.get("gpu"):
+        st.markdown(labels.badge("datasheet"))
+        text.show("calibration/datasheet", **{key: gpu.get(key) for key in DATASHEET})
 
 
 @st.fragment
 def reading() -> None:
     """Show the tabs; opening another one, or moving a slider, reruns this part alone."""
     state: State = st.session_state["calibration.state"]
-    shown = (_fit, _residuals, _terms, _roofline, _left_out, _own)
+    shown = (_fit, _residuals, _terms, _roofline, _servers, _left_out, _own)
     for tab, draw in zip(st.tabs(TABS, key="calibration_view", on_change="rerun"), shown, strict=True):
         if tab.open:
             with tab:
                 draw(state)
+    st.markdown(labels.legend())
     _write_link(state)
 
 
@@ -178,9 +183,9 @@ def _terms(state: State) -> None:
         for column, (field, label) in zip(st.columns(len(SLIDERS), gap="medium"), SLIDERS.items(), strict=True):
             with column:
                 _slider(field, label, state)
-        if (room := calibration.room_tokens(state.profile)) < state.batch * state.context:
-            blocks = profiles.about(state.profile)["memory"]["num_gpu_blocks"]
-            text.show("calibration/over_memory", tokens=state.batch * state.context, blocks=blocks, room=room)
+        room, wanted = calibration.room_tokens(state.profile), state.batch * state.context
+        if room is not None and room < wanted:
+            text.show("calibration/over_memory", tokens=wanted, room=room)
         st.markdown(labels.profile_line(state.profile, estimated=True))
         panel = calibration_charts.terms(state, views.mode())
         views.panels({"terms": panel}, calibration_charts.terms_alt(state))
@@ -198,8 +203,11 @@ def answer_blocks(id: str) -> list[tuple[str, Mapping[str, Any]]]:
     if found["kv_from"] is None:
         first, second = "calibration/dominant_flat", "calibration/knee_flat"
     else:
-        within = found["kv_from"] <= found["fits"]
-        first, second = "calibration/dominant_kv" if within else "calibration/dominant_weights", "calibration/knee"
+        first, second = "calibration/dominant_kv", "calibration/knee"
+        if found["fits"] is None:
+            first = "calibration/dominant_any"
+        elif found["kv_from"] > found["fits"]:
+            first = "calibration/dominant_weights"
     third = "calibration/bandwidth" if found["after_ms"] is not None else "calibration/bandwidth_none"
     return [(block, found) for block in (first, second, third)]
 
@@ -216,9 +224,12 @@ def _roofline(state: State) -> None:
         return
     with st.container(width=READING):
         text.show("calibration/roofline", prompt=WALK["prompt"], output=WALK["output"])
-    st.markdown(labels.profile_line(state.profile, estimated=False))
     walk.show(walk.data(state.profile, **WALK), key="calibration_walk")
     st.page_link("pages/one_request.py", label="Choose the request yourself", icon=":material/arrow_forward:")
+
+
+def _servers(_: State) -> None:
+    validation.show()
 
 
 def _left_out(state: State) -> None:

@@ -12,6 +12,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from engine import profiles, workload
+from measure.profile import sections
 from tests.pages.test_home import SHELL, link, words
 from ui import calibration, calibration_charts, calibration_views, labels, run, text
 from ui.calibration import State
@@ -72,6 +73,23 @@ def test_every_tab_opens_for_profiles_with_and_without_points(tab: str, id: str)
     assert labels.profile_line(id, estimated=False) in words(app)
 
 
+def test_profile_that_says_no_more_than_its_points_opens_in_every_tab(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = told(USUAL) | {"title": "My own GPU"}
+    (tmp_path / "my-own-gpu.csv").write_text((profiles.FOLDER / f"{USUAL}.csv").read_text("utf-8"), "utf-8")
+    bare = {key: own[key] for key in ("title", "kind", "measured", "fit")}
+    (tmp_path / "my-own-gpu.toml").write_text(sections(bare), "utf-8")
+    (tmp_path / f"{USUAL}.toml").write_text((profiles.FOLDER / f"{USUAL}.toml").read_text("utf-8"), "utf-8")
+    monkeypatch.setattr(profiles, "FOLDER", tmp_path)
+    for tab in TABS:
+        app = opened(tab, profile="my-own-gpu")
+        healthy(app)
+        assert "Step times: **My own GPU**" in words(app)
+    assert calibration.answers("my-own-gpu")["fits"] is None
+    assert next(block for block, _ in calibration_views.answer_blocks("my-own-gpu")) == "calibration/dominant_any"
+
+
 @pytest.mark.parametrize("query", HOSTILE.values(), ids=HOSTILE.keys())
 def test_wrong_link_gives_a_sentence_and_the_usual_profile(query: dict[str, Any]) -> None:
     app = opened(**query)
@@ -103,8 +121,8 @@ def test_answers_are_those_of_the_coefficients(id: str) -> None:
     assert found["knee"] == pytest.approx(float(max(0, floor - ps["t0_ps"]) / ps["per_token_ps"]))
     assert found["token_us"] == pytest.approx(float(ps["per_token_ps"]) / 1e6)
     assert found["kv_each_ms"] == pytest.approx(float(per_request + ps.get("per_seq_ps", 0)) / 1e9)
-    fits = data["memory"]["num_gpu_blocks"] * 16 // 8_192
-    assert found["fits"] == fits
+    assert data["memory"]["num_gpu_blocks"] * 16 // 8_192 == found["fits"]
+    fits = found["fits"]
     if not per_request:
         assert found["kv_from"] is None
     else:
@@ -183,8 +201,8 @@ def test_bars_add_up_to_the_step_with_all_that_is_added(id: str) -> None:
 def test_terms_of_no_table_are_listed_with_what_is_known() -> None:
     for id in IDS:
         frame, data = calibration.left_out_frame(id), told(id)
-        assert len(frame) == len(data.get("estimated", {})) + len(data["unknown"])
-        assert {"unknown"} <= set(frame["Known as"]) or not data["unknown"]
+        assert len(frame) == len(data.get("estimated", {})) + len(data.get("unknown", {}))
+        assert {"unknown"} <= set(frame["Known as"]) or not data.get("unknown")
 
 
 @pytest.mark.parametrize("mode", ["light", "dark"])
