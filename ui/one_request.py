@@ -114,9 +114,18 @@ def facts(request: Request) -> dict[str, Any]:
     assert model is not None, "settle() offers no profile without a model"
     reads, writes = halves(request)
     read_ms, write_ms = step_time.step_ms(profile, reads), step_time.step_ms(profile, writes)
-    gpu, origin = about["gpu"], about["origin"]
-    fast = step_time.with_bandwidth(profile, 2, model.weights_ms(gpu["bandwidth_gb_per_s"]))
-    tpot, fast_tpot = float(write_ms.mean()), float(step_time.step_ms(fast, writes).mean())
+    origin, roof, tpot = about.get("origin", {}), walk.roof(about), float(write_ms.mean())
+    sheet: dict[str, Any] = {}
+    if roof:
+        weights_ms = model.weights_ms(roof["bandwidth"])
+        fast = float(step_time.step_ms(step_time.with_bandwidth(profile, 2, weights_ms), writes).mean())
+        sheet = {
+            **roof,
+            "weights_ms": weights_ms,
+            "fast_tpot_ms": fast,
+            "fast_percent": 100 * (fast / tpot - 1),
+            "datasheet": about["gpu"].get("source", ""),
+        }
     first, last = ({k: v[[i]] for k, v in writes.items()} for i in (0, -1))
     prefill, prefill_share = _largest(profile, reads)
     decode, decode_share = _largest(profile, writes)
@@ -142,21 +151,15 @@ def facts(request: Request) -> dict[str, Any]:
         "decode_intensity": float(model.intensity(writes).max()),
         "prefill_tflops": float(model.tflop_per_s(reads, read_ms).max()),
         "decode_tflops": float(model.tflop_per_s(writes, write_ms).max()),
-        "peak": gpu["bf16_tflops"],
-        "bandwidth": gpu["bandwidth_gb_per_s"],
         "knee": step_time.knee_tokens(profile),
         "prefill_part": walk.GROUPS[prefill][0],
         "prefill_share": prefill_share,
         "decode_part": walk.GROUPS[decode][0],
         "decode_share": decode_share,
-        "fast_tpot_ms": fast_tpot,
-        "fast_percent": 100 * (fast_tpot / tpot - 1),
         "points": len(profiles.points(request.gpu).get("kind", [])),
-        "engine": origin.get("engine", "no engine"),
-        "when": origin.get("measured_on", "never measured"),
-        "how": origin["how"],
-        "repository": origin["repository"],
-        "datasheet": gpu["source"],
+        **{name: origin.get(name, "not stated") for name in ("engine", "measured_on", "how", "repository")},
+        "sheet": bool(sheet),
+        **sheet,
     }
 
 

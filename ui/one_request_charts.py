@@ -37,7 +37,7 @@ def _form(parts: tuple[str, ...], x_title: str, log: bool, mode: Mode) -> dict[s
             alt.Tooltip("ms:Q", title="measured, ms", format=".4g"),
         ],
     )
-    return charts.finished(alt.layer(areas, dots).properties(height=260), mode)
+    return charts.finished(alt.layer(areas, dots).properties(height=320), mode)
 
 
 def _rows(

@@ -53,13 +53,11 @@ def choose() -> None:
 def questions(facts: Mapping[str, Any]) -> None:
     """Ask, and answer from the profile once the reader has chosen."""
     parts = [words for words, _, _ in walk.GROUPS.values()]
-    fell = -facts["fast_percent"]
-    bandwidth = BANDWIDTH_ANSWERS[0 if fell > 49 else 1 if fell > 1 else 2]
-    asked = {
-        "prefill": (parts, facts["prefill_part"]),
-        "decode": (parts, facts["decode_part"]),
-        "bandwidth": (list(BANDWIDTH_ANSWERS), bandwidth),
-    }
+    asked = {"prefill": (parts, facts["prefill_part"]), "decode": (parts, facts["decode_part"])}
+    if facts["sheet"]:
+        fell = -facts["fast_percent"]
+        bandwidth = BANDWIDTH_ANSWERS[0 if fell > 49 else 1 if fell > 1 else 2]
+        asked["bandwidth"] = (list(BANDWIDTH_ANSWERS), bandwidth)
     for column, (name, (options, right)) in zip(st.columns(3, gap="large"), asked.items(), strict=True):
         with column:
             text.show(QUESTIONS[name], **facts)
@@ -72,6 +70,8 @@ def questions(facts: Mapping[str, Any]) -> None:
 def sources(facts: Mapping[str, Any]) -> None:
     """Say who timed the steps, or that nobody did."""
     text.show("one_request/sources" if facts["points"] else "one_request/sources_unmeasured", **facts)
+    if facts["sheet"]:
+        text.show("one_request/floor", **facts)
 
 
 def left_out(request: Request) -> None:

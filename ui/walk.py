@@ -77,6 +77,14 @@ def label(about: Mapping[str, Any]) -> str:
     return "fitted" if kind == "measured" else kind
 
 
+def roof(about: Mapping[str, Any]) -> dict[str, float] | None:
+    """Return a card's `bandwidth` in GB/s and `peak` in TFLOP/s from its datasheet; None where none is given."""
+    gpu = about.get("gpu", {})
+    if not {"bandwidth_gb_per_s", "bf16_tflops"} <= set(gpu):
+        return None
+    return {"bandwidth": float(gpu["bandwidth_gb_per_s"]), "peak": float(gpu["bf16_tflops"])}
+
+
 def _rounded(values: Any) -> list[float]:
     return [float(f"{value:.5g}") for value in np.asarray(values, float).ravel()]
 
@@ -85,7 +93,8 @@ def data(id: str, prompt: int, output: int, budget: int) -> dict[str, Any]:
     """Return what the walk draws for a request whose prompt is computed in chunks of at most `budget` tokens.
 
     `title`: the profile's, shown beside every millisecond. `label`: the kind of label of the walk's times. `roof`:
-    `bandwidth` in GB/s, `peak` in TFLOP/s, from the datasheet. `points`: measured [x, y, kind in KINDS, tokens, ms].
+    `bandwidth` in GB/s, `peak` in TFLOP/s, from the datasheet, or None. `points`: measured, [x, y, kind in KINDS,
+    tokens, ms].
     `curve`: fitted [x, y] of a first chunk of 1 ... `most` tokens. `steps`: columns of equal length, `x`, `y`, `ms`,
     `new` tokens, `kv` and `out`: tokens in KV and handed out when the step ends. `parts`: [{name, token, ms: [...]}].
     x in FLOP/byte, y in TFLOP/s, both on one card of `cards`. LookupError for a profile that does not say its model.
@@ -116,7 +125,7 @@ def data(id: str, prompt: int, output: int, budget: int) -> dict[str, Any]:
         "title": profile.name,
         "label": label(about),
         "cards": model.tensor_parallel,
-        "roof": {"bandwidth": about["gpu"]["bandwidth_gb_per_s"], "peak": about["gpu"]["bf16_tflops"]},
+        "roof": roof(about),
         "points": dots,
         "curve": {
             "most": max(most, 2.0),

@@ -209,40 +209,45 @@ class Walk {
   roofline(width) {
     const { data, parts } = this, { words, roof, steps, curve, points } = data;
     const height = width < 560 ? 300 : 420, floor = height - 44, top = 16;
-    const [xLow, xHigh] = spread([...points.map((p) => p[0]), ...steps.x, ...curve.x, roof.peak / roof.bandwidth * 1000], 1.5);
-    const [yLow] = spread([...points.map((p) => p[1]), ...steps.y, ...curve.y], 1.6), yHigh = roof.peak * 1.9;
+    const knee = roof && (roof.peak / roof.bandwidth) * 1000; // a profile of one's own may come without a datasheet
+    const [xLow, xHigh] = spread([...points.map((p) => p[0]), ...steps.x, ...curve.x, ...(roof ? [knee] : [])], 1.5);
+    const [yLow, yHigh] = spread([...points.map((p) => p[1]), ...steps.y, ...curve.y, ...(roof ? [roof.peak] : [])], 1.7);
     const x = (this.x = logScale(xLow, xHigh, LEFT, width - RIGHT)), y = (this.y = logScale(yLow, yHigh, floor, top));
     this.track = curve.x.map((value, j) => [x(value), y(curve.y[j])]);
-    const knee = (roof.peak / roof.bandwidth) * 1000, start = Math.max(xLow, (yLow / roof.bandwidth) * 1000);
-    const slope = (Math.atan2(y(yLow * 10) - y(yLow), x(xLow * 10) - x(xLow)) * 180) / Math.PI;
-    const mid = Math.sqrt(start * knee), per = data.cards > 1 ? `, ${fillIn(words.cards, { n: data.cards })}` : "";
-    const bandwidth = fillIn(words.bandwidth, { value: say(roof.bandwidth) }), peak = fillIn(words.compute, { value: brief(roof.peak) });
-    const sheet = ` \u00b7 ${words.labels.datasheet}`, short = width < 560;
-    return g("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${words.picture}. ${bandwidth}; ${peak}.` }, defs(data.palette.classes),
+    const per = data.cards > 1 ? `, ${fillIn(words.cards, { n: data.cards })}` : "";
+    return g("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": words.picture }, defs(data.palette.classes),
       decades(xLow, xHigh).map((v) => [g("path", { class: "grid", d: `M${x(v)},${top}V${floor}` }), g("text", { x: x(v), y: floor + 18, "text-anchor": "middle" }, say(v, v < 1 ? 1 : 0))]),
       decades(yLow, yHigh).map((v) => [g("path", { class: "grid", d: `M${LEFT},${y(v)}H${width - RIGHT}` }), g("text", { x: LEFT - 8, y: y(v) + 4, "text-anchor": "end" }, say(v, v < 1 ? 1 : 0))]),
       g("text", { x: width - RIGHT, y: height - 6, "text-anchor": "end" }, words.x_axis),
       g("text", { x: 0, y: 6 }, words.y_axis + per),
-      g("path", { class: "sheet", d: `M${x(start)},${y((start * roof.bandwidth) / 1000)}L${x(knee)},${y(roof.peak)}H${x(xHigh)}` }),
+      roof && this.sheet(roof, knee, Math.max(xLow, (yLow / roof.bandwidth) * 1000), xHigh, width < 560),
       points.map(([px, py, kind, tokens, ms]) => g("path", { class: `dot k${kind}`, d: MARKS[kind], transform: `translate(${x(px).toFixed(1)},${y(py).toFixed(1)})` },
         g("title", {}, fillIn(words.point, { kind: words.kinds[kind], tokens: say(tokens), ms: brief(ms) })))),
       g("path", { class: "curve", d: `M${this.track.map((p) => p.map((v) => v.toFixed(1)).join(",")).join("L")}` }),
-      g("text", { class: "said", "text-anchor": "middle", transform: `translate(${x(mid)},${y((mid * roof.bandwidth) / 1000) - 9}) rotate(${slope})` }, short ? bandwidth : bandwidth + sheet),
-      g("text", { class: "said", x: width - RIGHT, y: y(roof.peak) - 8, "text-anchor": "end" }, short ? peak : peak + sheet),
       (parts.trail = g("path", { class: "trail" })),
       (parts.here = g("circle", { class: "here", r: 7.5 })),
       (parts.name = g("text", { class: "said strong", "text-anchor": "end" }, words.here)));
   }
 
+  /** The datasheet's two lines from x `start` to `end`, each with its name. */
+  sheet(roof, knee, start, end, short) {
+    const { x, y } = this, { words } = this.data, middle = Math.sqrt(start * knee), by = short ? "" : ` \u00b7 ${words.labels.datasheet}`;
+    const at = (v) => y((v * roof.bandwidth) / 1000), slope = (Math.atan2(at(knee) - at(start), x(knee) - x(start)) * 180) / Math.PI;
+    return [
+      g("path", { class: "sheet", d: `M${x(start)},${at(start)}L${x(knee)},${y(roof.peak)}H${x(end)}` }),
+      g("text", { class: "said", "text-anchor": "middle", transform: `translate(${x(middle)},${at(middle) - 9}) rotate(${slope})` }, fillIn(words.bandwidth, { value: say(roof.bandwidth) }) + by),
+      g("text", { class: "said", x: x(end), y: y(roof.peak) - 8, "text-anchor": "end" }, fillIn(words.compute, { value: brief(roof.peak) }) + by)];
+  }
+
   legend() {
-    const { words, points, label } = this.data;
+    const { words, points, label, roof } = this.data;
     const mark = (kind) => g("svg", { viewBox: "-8 -6 16 12", "aria-hidden": "true" }, g("path", { class: `dot k${kind}`, d: MARKS[kind] }));
     const line = (name) => g("svg", { class: "long", viewBox: "0 -6 26 12", "aria-hidden": "true" }, g("path", { class: name, d: "M0,0H26" }));
     return h("p", { class: "keys" },
       points.length ? words.kinds.map((kind, j) => h("span", {}, mark(j), kind)) : null,
       h("span", {}, h("span", { class: "tag" }, points.length ? words.labels.measured : words.no_points)),
       h("span", {}, line("curve"), h("span", { class: "tag" }, words.labels[label])),
-      h("span", {}, line("sheet"), h("span", { class: "tag" }, words.labels.datasheet)));
+      roof && h("span", {}, line("sheet"), h("span", { class: "tag" }, words.labels.datasheet)));
   }
 
   side(width) {

@@ -139,6 +139,16 @@ def test_a_profile_without_a_model_is_refused_in_a_sentence() -> None:
         walk.data("classroom_orie", 128, 16, 2048)
 
 
+def test_a_profile_of_ones_own_needs_no_datasheet(monkeypatch: pytest.MonkeyPatch) -> None:
+    about = profiles.about(one_request.DEFAULT)
+    monkeypatch.setattr(profiles, "about", lambda id: {"kind": "measured", "model": about["model"]})
+    told, facts = walk.data(one_request.DEFAULT, 512, 16, 2048), one_request.facts(Request())
+    assert told["roof"] is None and told["points"]
+    assert not facts["sheet"] and "fast_percent" not in facts
+    for name in ("what_happened", "how_to_read", "costs", "halves", "limits", "sources", "answer_prefill"):
+        assert text.fill(f"one_request/{name}", verdict="", **facts)
+
+
 def test_charts_name_the_profile_and_draw_what_was_measured() -> None:
     request = Request()
     made = one_request_charts.panels(request, "dark")
