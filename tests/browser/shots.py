@@ -15,6 +15,12 @@ SHOTS = {
     "race-1920-light": (1920, 1080, "light"),
 }
 
+PAGES = {
+    "prices": ("prices", "Two sides, one number"),
+    "one-request": ("one_request", "Three questions"),
+    "calibration": ("calibration", "Where the milliseconds come from"),
+}
+"""Address of each other page and words that are there when it is drawn."""
 
 AT_S = 115
 """Where on the simulated clock the pictures are taken: late enough for the lines to have parted."""
@@ -41,11 +47,13 @@ def main(folder: Path = FOLDER, query: str = "") -> None:
             page.screenshot(path=folder / f"{name}.png")
             print(name, *complaints)
             page.close()
-        page = browser.new_page(viewport={"width": 1440, "height": 1000})
-        page.goto(f"{address}/prices")
-        page.get_by_text("Two sides, one number").first.wait_for(timeout=60_000)
-        page.wait_for_timeout(1500)
-        page.screenshot(path=folder / "prices-1440-light.png")
+        for name, (path, ready) in PAGES.items():
+            page = browser.new_page(viewport={"width": 1440, "height": 1000})
+            page.goto(f"{address}/{path}")
+            page.get_by_text(ready).first.wait_for(timeout=60_000)
+            page.wait_for_timeout(2500)
+            page.screenshot(path=folder / f"{name}-1440-light.png")
+            page.close()
 
 
 if __name__ == "__main__":
