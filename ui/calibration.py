@@ -86,6 +86,12 @@ def titles() -> dict[str, str]:
     return {id: str(profiles.about(id).get("title", id)) for id in profiles.names()}
 
 
+def label(id: str) -> str:
+    """Return the label of the times that a profile's coefficients give."""
+    kind = str(profiles.about(id).get("kind", "measured"))
+    return {"measured": "fitted"}.get(kind, kind)
+
+
 def points_frame(id: str) -> pd.DataFrame:
     """Return the measured points with the fitted time, the error in % and where each comes from; empty without any."""
     points = profiles.points(id)
@@ -206,10 +212,11 @@ def terms_frame(state: State) -> pd.DataFrame:
     """
     about, steps = profiles.about(state.profile), step(state)
     base = profiles.load(state.profile)
-    kind = str(about.get("kind", "measured"))
-    label = {"measured": "fitted"}.get(kind, kind)
+    said_of_all = label(state.profile)
     terms = step_time.terms_ms(base, steps)
-    rows = [(TERMS[name][0], float(terms[name]), TERMS[name][1], label) for name in TERMS if float(terms[name]) > 0]
+    rows = [
+        (TERMS[name][0], float(terms[name]), TERMS[name][1], said_of_all) for name in TERMS if float(terms[name]) > 0
+    ]
     for term, said in labels.added_terms(about).items():
         more = step_time.step_ms(profiles.load(state.profile, estimated=(term,)), steps)
         name = labels.term_name(term)

@@ -21,12 +21,14 @@ from ui.palette import Mode
 LOOKS = {"decode": ("sjf", "circle"), "prefill": ("fifo", "square"), "mixed": ("mc_sf", "triangle-up")}
 """Kind of step -> palette token and marker."""
 LINES = {
-    "decode": "lines fitted, by each request's context (tokens)",
-    "prefill": "lines fitted, by tokens in KV before the chunk",
-    "mixed": "a line from each point to its fitted time",
+    "decode": "by each request's context (tokens)",
+    "prefill": "by tokens in KV before the chunk",
+    "mixed": "from each point to its fitted time",
 }
 """Kind of step -> what its lines are."""
 THIN = "\u2009"
+TOGETHER = 1.07
+"""Ratio of times up to which the names of two curves would overprint."""
 TOOLTIP = (
     ("kind", "Kind", None),
     ("n_new_tokens", "New tokens", ",.0f"),
@@ -107,6 +109,15 @@ def _fit_form(kind: str, mode: Mode) -> dict[str, Any]:
     return finished(alt.layer(*layers).properties(height=400), mode)
 
 
+def _ends(curves: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that name the curves at their ends; curves that end together share a name."""
+    ends = curves.loc[curves.groupby("of")["x"].idxmax()].sort_values(["x", "y"]) if len(curves) else curves
+    apart = (ends["x"] != ends["x"].shift()) | (ends["y"] / ends["y"].shift() > TOGETHER)
+    own = ends.groupby(apart.cumsum())
+    names = own["of"].agg(lambda of: ", ".join(f"{one:,.0f}".replace(",", THIN) for one in of))
+    return own[["x", "y"]].mean().assign(what="end", said=names)
+
+
 def fit(id: str, kind: str, mode: Mode = "light") -> Panel:
     """Draw one kind of step: measured points, the fitted curves through them, the flat floor and the knee by name.
 
@@ -115,13 +126,11 @@ def fit(id: str, kind: str, mode: Mode = "light") -> Panel:
     profile, points = profiles.load(id), calibration.points_frame(id)
     own = points[points["kind"] == kind] if len(points) else points
     curves = calibration.curves_frame(id, kind).rename(columns={"n_new_tokens": "x", "fitted_ms": "y"})
-    ends = curves.loc[curves.groupby("of")["x"].idxmax()] if len(curves) else curves
-    said = [f"{of:,.0f}".replace(",", THIN) for of in ends["of"]]
     floor, knee = (profile.floor_ps or profile.t0_ps) / step_time.PS_PER_MS, step_time.knee_tokens(profile)
     name = f"flat floor {floor:.1f} ms" if profile.floor_ps else f"no floor: constant {floor:.1f} ms"
     parts = [
         curves.assign(what="curve"),
-        ends.assign(what="end", said=said),
+        _ends(curves),
         _rows("floor", y=floor, said=name),
         *([_rows("knee", x=knee, said=f"knee {knee:.0f} tokens")] if knee > 1 else []),
         *([_points(own, "n_new_tokens", "measured_ms")] if len(own) else []),
@@ -132,7 +141,8 @@ def fit(id: str, kind: str, mode: Mode = "light") -> Panel:
     ends_x = (float(rows["x"].min()) * 0.85, most * room)
     ends_y = (0.8 * float(rows["y"].min()), 1.4 * float(rows["y"].max()))
     title = f"{KINDS[kind]} steps, {calibration.titles()[id]}"
-    return Panel(placed(_fit_form(kind, mode), title, LINES[kind], x=ends_x, y=ends_y), rows)
+    subtitle = f"lines ({calibration.label(id)}) {LINES[kind]}"
+    return Panel(placed(_fit_form(kind, mode), title, subtitle, x=ends_x, y=ends_y), rows)
 
 
 def fit_alt(id: str, kind: str) -> str:
@@ -140,7 +150,9 @@ def fit_alt(id: str, kind: str) -> str:
     rows = fit(id, kind).rows
     points, profile = rows[rows["what"] == "point"], profiles.load(id)
     parts = [
-        f"{row.said} ends at {row.y:.1f} ms and {row.x:.0f} tokens" for row in rows.itertuples() if row.what == "end"
+        f"lines {row.said} end at {row.y:.1f} ms and {row.x:.0f} tokens"
+        for row in rows.itertuples()
+        if row.what == "end"
     ]
     if len(points):
         parts.insert(0, f"{len(points)} points from {points['y'].min():.1f} to {points['y'].max():.1f} ms")
@@ -190,7 +202,7 @@ def residuals_alt(id: str) -> str:
 @cache
 def _terms_form(terms: tuple[str, ...], mode: Mode) -> dict[str, Any]:
     ink = palette.colour("ink", mode)
-    y = alt.Y("term:N", sort=list(terms), axis=None, scale=alt.Scale(paddingInner=0.55, paddingOuter=0.5))
+    y = alt.Y("term:N", sort=list(terms), axis=None, scale=alt.Scale(paddingInner=0.55, paddingOuter=0.6))
     x = alt.X("start:Q", axis=alt.Axis(title="Milliseconds of one step, end to end", tickCount=5))
     colours = [palette.colour(token, mode) for token in ("sjf", "fifo", "muted")]
     fills = [*colours[:2], "transparent"]
@@ -221,7 +233,7 @@ def _terms_form(terms: tuple[str, ...], mode: Mode) -> dict[str, Any]:
         .mark_text(align="left", dy=-19, fontSize=13, color=ink)
         .encode(x=alt.value(0), y=y, text="said:N")
     )
-    return finished(alt.layer(bars, name).properties(height=54 * len(terms) + 80), mode)
+    return finished(alt.layer(bars, name).properties(height=54 * len(terms) + 110), mode)
 
 
 def terms(state: State, mode: Mode = "light") -> Panel:

@@ -31,10 +31,10 @@ SLIDERS = {
 DATASHEET = ("bandwidth_gb_per_s", "bf16_tflops", "tdp_w", "source")
 WALK = {"prompt": 2_048, "output": 64, "budget": 512}
 """The request that walks along the roofline: long enough to show both ends of it."""
-INSTALL = "pip install torch"
-MEASURE = "python -m measure.gpu --model llama-3.1-8b --out my-gpu.csv"
-MEASURE_SERVER = "python -m measure.endpoint --url http://localhost:8000 --out my-gpu.csv"
-MEASURE_TINY = "python -m measure.gpu --tiny --out tiny.csv"
+INSTALL = ".venv/bin/pip install torch"
+MEASURE = ".venv/bin/python -m measure.gpu --model llama-3.1-8b --out my-gpu.csv"
+MEASURE_SERVER = '.venv/bin/python -m measure.endpoint http://localhost:8000 --gpu "NVIDIA L4" --out my-gpu.csv'
+MEASURE_TINY = ".venv/bin/python -m measure.gpu --tiny --out tiny.csv"
 FIT = "make profile CSV=my-gpu.csv"
 FIT_TINY = "make profile CSV=tiny.csv"
 
@@ -127,8 +127,8 @@ def _fit(state: State) -> None:
     points = calibration.points_frame(state.profile)
     left, right = st.columns([7, 3], gap="large")
     with right:
-        text.show("calibration/fit_mixed" if kind == "mixed" else "calibration/fit")
         if len(points):
+            text.show("calibration/fit_mixed" if kind == "mixed" else "calibration/fit")
             with st.popover("The points as a table", type="tertiary", icon=":material/table:"):
                 st.dataframe(points[points["kind"] == kind].drop(columns="kind"), hide_index=True)
         else:

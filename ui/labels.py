@@ -22,7 +22,13 @@ MEANINGS = {
     "reported": "taken from a paper or a course as it stands",
     "estimated": "usual practice or arithmetic, neither timed nor fitted",
 }
-TERMS = {"host": "host time", "elementwise": "norms, activations and launches", "swap": "swapping"}
+TERMS = {
+    "host": "host time",
+    "elementwise": "norms, activations and launches",
+    "swap": "swapping",
+    "kv": "KV",
+    "past": "past KV of a chunk",
+}
 """Name in words of what a profile adds to its table."""
 SWAP = "swap_block_ps"
 """The one coefficient that is no part of a step's time."""

@@ -243,3 +243,13 @@ def test_simplifications_are_shown_as_the_document_has_them() -> None:
     table = calibration.simplifications()
     assert table in document
     assert table.count("\n") > 20
+
+
+def test_commands_on_the_page_name_modules_and_options_that_exist() -> None:
+    views = calibration_views
+    for command in (views.MEASURE, views.MEASURE_SERVER, views.MEASURE_TINY):
+        _, flag, module, *rest = command.split()
+        assert flag == "-m"
+        source = (calibration.ROOT / f"{module.replace('.', '/')}.py").read_text("utf-8")
+        assert all(f'"{option}"' in source for option in rest if option.startswith("--"))
+    assert "\nprofile:" in (calibration.ROOT / "Makefile").read_text("utf-8")
