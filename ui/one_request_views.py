@@ -63,7 +63,7 @@ def questions(facts: Mapping[str, Any]) -> None:
             text.show(QUESTIONS[name], **facts)
             chosen = st.pills(name, options, key=f"one_ask_{name}", label_visibility="collapsed", wrap=True)
             if chosen:
-                verdict = "Yes." if chosen == right else "No."
+                verdict = "Yes" if chosen == right else "No"
                 text.show(ANSWERS[name], verdict=verdict, right=right[0].lower() + right[1:], **facts)
 
 

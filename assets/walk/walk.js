@@ -311,7 +311,7 @@ class Walk {
     this.at = goal.map((v, j) => (this.at ? this.at[j] + pull * (v - this.at[j]) : v));
     const [cx, cy] = along(this.track, this.at[0]).map((v, axis) => v + this.at[axis + 1]);
     put(parts.here, { cx, cy });
-    put(parts.name, cx < 130 ? { x: cx + 14, y: cy + 22, "text-anchor": "start" } : { x: cx - 14, y: cy - 10, "text-anchor": "end" });
+    put(parts.name, cx < 130 ? { x: cx + 14, y: cy + 22, "text-anchor": "start" } : { x: cx - 4, y: cy + 26, "text-anchor": "end" });
     parts.clock.textContent = say(this.t, this.total < 1000 ? 1 : 0);
     if (this.drawn !== this.place || jump) this.drawStep(i);
     this.drawn = this.place;

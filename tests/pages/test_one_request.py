@@ -105,12 +105,12 @@ def test_an_answer_is_right_if_it_is_what_the_formula_says(gpu: str) -> None:
 
 def test_a_question_is_answered_once_something_is_chosen(page: AppTest) -> None:
     facts = one_request.facts(Request())
-    answer = f"{facts['decode_part']}: {facts['decode_share']:.0f} %"
+    answer = f"{facts['decode_part']}, {facts['decode_share']:.0f} %"
     app = revisited(page)
     assert answer not in words(app)
-    for chosen, verdict in ((facts["decode_part"], "Yes."), ("reading the KV", "No.")):
+    for chosen, verdict in ((facts["decode_part"], "Yes"), ("reading the KV", "No")):
         app.session_state["one_ask_decode"] = chosen
-        assert f"{verdict} {answer}" in words(app.run())
+        assert f"{verdict}: {answer}" in words(app.run())
 
 
 @pytest.mark.parametrize("gpu", GPUS)
