@@ -60,11 +60,13 @@ class FakeServer:
         seats: int = 64,
         continuous_usage: bool = True,
         lump: int = 1,
+        delay_ms: float = 0.0,
         preempts: bool = False,
         answer: Callable[[str], tuple[int, Any] | None] = lambda path: None,
     ) -> None:
         self.kind, self.budget, self.blocks, self.seats = kind, budget, blocks, seats
         self.continuous_usage, self.lump, self.preempts, self.answer = continuous_usage, lump, preempts, answer
+        self.delay_ms = delay_ms
         self.log: list[Step] = []
         self.cached: set[tuple[int, ...]] = set()
         self.running: list[Request] = []
@@ -181,6 +183,7 @@ class FakeServer:
         self.hits += BLOCK * (len(first) == BLOCK and first in self.cached)
         self.cached.add(first)
         request = Request(len(body["prompt"]), body["max_tokens"], "stream_options" in body, writer)
+        await asyncio.sleep(self.delay_ms / 1000)
         self.waiting.append(request)
         self.woken.set()
         hung_up, done = asyncio.create_task(reader.read()), asyncio.create_task(request.done.wait())
