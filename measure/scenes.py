@@ -104,7 +104,7 @@ def planned(batch: int, context: int, prompts: tuple[int, ...], grid: Grid, budg
 def largest_prompt(engine: Engine, budget: int) -> int:
     """Return the longest prompt that has one step, the model's length and the memory to itself, but for one stream."""
     model = (engine.max_model_len or ASSUMED_KV_TOKENS) - 1
-    return min(budget - 1, model, int(KV_SHARE * (engine.kv_tokens or ASSUMED_KV_TOKENS)) - 1024)
+    return max(1, min(budget - 1, model, int(KV_SHARE * (engine.kv_tokens or ASSUMED_KV_TOKENS)) - 1024))
 
 
 def body(engine: Engine, rng: random.Random, prompt: int, max_tokens: int) -> bytes:

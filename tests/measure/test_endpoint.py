@@ -354,6 +354,7 @@ def test_scenes_fit_what_the_server_holds(grid: Grid) -> None:
     apart = scenes.scenes(replace(holds, mixes=False), grid, 512)
     assert apart and not any(scene.prompts for scene in apart)
     assert scenes.largest_prompt(holds, 512) == 511 and scenes.largest_prompt(holds, 8192) == 4499
+    assert scenes.largest_prompt(replace(holds, num_blocks=10), 512) == 1
 
 
 def test_the_full_grid_has_about_sixty_steps_on_a_large_server() -> None:
