@@ -108,8 +108,12 @@ def knee_tokens(profile: Profile) -> float:
 
 
 def kv_outweighs_weights(profile: Profile, context: float) -> float:
-    """Return the batch from which a decode step at `context` tokens spends more on KV than on weights (may be < 1)."""
-    return (profile.floor_ps or profile.t0_ps) / (profile.per_context_ps * context)
+    """Return the batch from which a decode step at `context` tokens spends more on KV than on weights.
+
+    May be below 1; infinite where KV costs nothing.
+    """
+    kv_ps = profile.per_context_ps * context
+    return (profile.floor_ps or profile.t0_ps) / kv_ps if kv_ps else float("inf")
 
 
 def with_bandwidth(profile: Profile, factor: float, weights_ms: float) -> Profile:

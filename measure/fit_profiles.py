@@ -280,8 +280,7 @@ def datasheet() -> str:
     facts = tomllib.loads(GPUS.read_text("utf-8"))
     base, near, far = "h100-sxm-80g_llama-3.1-8b_tp1", facts["gpu"]["h100-sxm-80g"], facts["gpu"]["h200-sxm-141g"]
     factor = far["bandwidth_gb_per_s"] / near["bandwidth_gb_per_s"]
-    weights_ms = LLAMA_8B.read_bytes / near["bandwidth_gb_per_s"] / 1e6
-    made = with_bandwidth(profiles.load(base), factor, weights_ms)
+    made = with_bandwidth(profiles.load(base), factor, LLAMA_8B.weights_ms(near["bandwidth_gb_per_s"]))
     names = [name for name in profiles.COEFFICIENTS if name.endswith("_ps") and getattr(made, name)]
     room = 0.9 * far["memory_bytes"] - BYTES_PER_WEIGHT * 8_030_261_248
     blocks = int((room - 1_238_000_000) // (BLOCK_TOKENS * LLAMA_8B.kv_bytes_per_token))

@@ -65,7 +65,7 @@ def test_no_praise_and_no_shouting() -> None:
 
 def test_numbers_print_with_thin_space_and_true_minus() -> None:
     formatter = text._Numbers()
-    assert formatter.format("{a:,} {b:+.1f} {c:.0f}", a=12345, b=-2.5, c=None) == "12\u2009345 −2.5 –"
+    assert formatter.format("{a:,} {b:+.1f} {c:.0f}", a=12345, b=-2.5, c=None) == "12\u202f345 −2.5 –"
 
 
 def test_missing_number_is_an_error() -> None:

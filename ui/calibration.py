@@ -135,7 +135,7 @@ def step_words(row: Mapping[str, Any]) -> str:
     if row["n_prefill_seqs"]:
         chunk = row["n_new_tokens"] - row["n_decode"]
         parts.append(f"{chunk:,.0f} tokens of prompt after {row['prefill_past']:,.0f}")
-    return " and ".join(parts).replace(",", "\u2009")
+    return " and ".join(parts).replace(",", "\u202f")
 
 
 def worst_words(id: str, most: int = 3) -> str:
@@ -269,7 +269,7 @@ def answers(id: str) -> dict[str, Any]:
     if shape is None or "bandwidth_gb_per_s" not in gpu:
         return found
     bandwidth = float(gpu["bandwidth_gb_per_s"])
-    read_ms = shape.read_bytes / shape.tensor_parallel / bandwidth / 1e6
+    read_ms = shape.weights_ms(bandwidth)
     faster = step_time.with_bandwidth(whole, 2, read_ms)
     after = float(step_time.step_ms(faster, step_time.decode(batch, ASKED_CONTEXT)))
     kv_ms = float(step_time.terms_ms(base, step_time.decode(batch, ASKED_CONTEXT))["kv"])

@@ -26,7 +26,7 @@ LINES = {
     "mixed": "from each point to its fitted time",
 }
 """Kind of step -> what its lines are."""
-THIN = "\u2009"
+THIN = "\u202f"
 TOGETHER = 1.07
 """Ratio of times up to which the names of two curves would overprint."""
 TOOLTIP = (

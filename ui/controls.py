@@ -14,7 +14,7 @@ from ui.state import ERRORS, LOADS, MEMORIES, MOST_LANES, SEEDS, HomeState, deco
 
 _FIELDS = ("preset", "lanes", "load", "memory", "error", "seed")
 _SCALES: Mapping[str, Sequence[int]] = {"load": LOADS, "memory": MEMORIES, "error": ERRORS, "seed": SEEDS}
-_THIN = "\u2009"
+_THIN = "\u202f"
 
 
 def _key(field: str) -> str:

@@ -12,14 +12,14 @@ import streamlit as st
 
 from engine import profiles, step_time
 from engine.records import Profile
-from ui import labels, walk
+from ui import labels, text, walk
 
 PROMPTS = (128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 OUTPUTS = (16, 32, 64, 128, 256, 512, 1024)
 BUDGETS = (256, 512, 1024, 2048, 4096, 8192, 16384)
 _NUMBERS: Mapping[str, tuple[int, ...]] = {"prompt": PROMPTS, "output": OUTPUTS, "budget": BUDGETS}
 DEFAULT = "rtx4090-24g_llama-3.1-8b_tp1"
-THIN = "\u2009"
+THIN = "\u202f"
 
 
 @dataclass(frozen=True)
@@ -130,6 +130,7 @@ def facts(request: Request) -> dict[str, Any]:
     prefill, prefill_share = _largest(profile, reads)
     decode, decode_share = _largest(profile, writes)
     kv = float(walk.grouped_ms(profile, last)["kv"][0])
+    even = step_time.kv_outweighs_weights(profile, request.prompt + request.output)
     return {
         **asdict(request),
         "title": profile.name,
@@ -144,7 +145,7 @@ def facts(request: Request) -> dict[str, Any]:
         "last_ms": float(step_time.step_ms(profile, last)[0]),
         "kv_ms": kv,
         "kv_share": 100 * kv / float(step_time.step_ms(profile, last)[0]),
-        "kv_batch": max(1, math.ceil(step_time.kv_outweighs_weights(profile, request.prompt + request.output))),
+        "crossing": text.fill("one_request/crossing", batch=max(1, math.ceil(even))) if math.isfinite(even) else "",
         "kv_kb": model.kv_bytes_per_token / 1000,
         "weights_gb": model.read_bytes / 1e9,
         "prefill_intensity": float(model.intensity(reads).max()),

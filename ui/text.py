@@ -15,7 +15,7 @@ import streamlit as st
 
 FOLDER = Path(__file__).resolve().parent.parent / "assets" / "text"
 MODELS = FOLDER.parent.parent / "docs" / "optimization.md"
-THIN = "\u2009"
+THIN = "\u202f"
 NO_BREAK = "\u00a0"
 
 
