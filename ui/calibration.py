@@ -284,8 +284,11 @@ def answers(id: str) -> dict[str, Any]:
     }
 
 
-def simplifications() -> str:
-    """Return the table of docs/simplifications.md as it stands."""
+def simplifications() -> pd.DataFrame:
+    """Return the rows of docs/simplifications.md as they stand, one a simplification."""
     document = (ROOT / "docs" / "simplifications.md").read_text("utf-8")
     found = re.search(r"<!-- measured -->\n(.*?)\n<!-- end of measured -->", document, re.DOTALL)
-    return found[1] if found else "docs/simplifications.md has no table between its marks."
+    lines = found[1].splitlines() if found else []
+    cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+    rows = [row[:3] for row in cells[2:]]
+    return pd.DataFrame(rows, columns=["Simplification", "Measured effect", "Setting"]).set_index("Simplification")

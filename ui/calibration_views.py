@@ -238,7 +238,11 @@ def _left_out(state: State) -> None:
         st.markdown(labels.profile_line(state.profile, estimated=True))
         _missing_terms(state.profile)
     st.subheader("What the simulator simplifies", anchor="simplifications")
-    st.markdown(calibration.simplifications())
+    st.table(
+        calibration.simplifications(),
+        border="horizontal",
+        alt="What is simplified, its measured effect and the setting",
+    )
 
 
 def _own(_: State) -> None:
