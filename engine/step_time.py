@@ -19,6 +19,14 @@ from engine.records import Profile
 Floats = NDArray[np.float64]
 Steps = Mapping[str, Any]
 PS_PER_MS = 1e9
+COLUMNS = (
+    "n_new_tokens",
+    "n_decode",
+    "n_prefill_seqs",
+    "prefill_past",
+    "sum_context_tokens",
+    "quad_token_pairs",
+)
 TERMS = ("weights", "compute", "prefill_attention", "kv", "kv_mixed", "kv_past", "sequences")
 """Names of the terms: the flat floor of reading the weights, what the tokens' arithmetic takes above it, attention of
 prefill tokens, reading the KV of decoding requests, what that costs more while others prefill, reading the KV of
@@ -55,15 +63,7 @@ def request_steps(prompt: int, output: int, budget: int) -> dict[str, Floats]:
 
 
 def _steps(zero: Floats, **given: Floats) -> dict[str, Floats]:
-    names = (
-        "n_new_tokens",
-        "n_decode",
-        "n_prefill_seqs",
-        "prefill_past",
-        "sum_context_tokens",
-        "quad_token_pairs",
-    )
-    return {name: given.get(name, zero) for name in names}
+    return {name: given.get(name, zero) for name in COLUMNS}
 
 
 def _columns(steps: Steps) -> dict[str, Floats]:

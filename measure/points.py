@@ -20,16 +20,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-COLUMNS = (
-    "kind",
-    "n_new_tokens",
-    "n_decode",
-    "n_prefill_seqs",
-    "prefill_past",
-    "sum_context_tokens",
-    "quad_token_pairs",
-    "measured_ms",
-)
+from engine import step_time
+
+COLUMNS = ("kind", *step_time.COLUMNS, "measured_ms")
 KINDS = ("decode", "prefill", "mixed")
 REQUIRED = ("title", "gpu", "model", "engine", "measured_on", "how")
 """What the lines above the header must say; anything else there is kept and shown."""

@@ -13,7 +13,7 @@ from streamlit.testing.v1 import AppTest
 
 from engine import profiles, workload
 from measure.profile import sections
-from tests.pages.test_home import SHELL, link, words
+from tests.pages.test_home import link, visited, words
 from ui import calibration, calibration_charts, calibration_views, labels, run, text
 from ui.calibration import State
 
@@ -34,14 +34,7 @@ TABS = calibration_views.TABS
 
 
 def opened(tab: str = "", **query: Any) -> AppTest:
-    app = AppTest.from_file(SHELL, default_timeout=120)
-    if tab:
-        app.session_state["calibration_view"] = tab
-    app.run()
-    app.switch_page("pages/calibration.py")
-    for key, value in query.items():
-        app.query_params[key] = value
-    return app.run()
+    return visited("calibration", {"calibration_view": tab} if tab else None, **query)
 
 
 def healthy(app: AppTest) -> None:

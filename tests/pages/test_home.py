@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,18 @@ HOSTILE = {
 
 def opened(**query: Any) -> AppTest:
     app = AppTest.from_file(SHELL, default_timeout=120)
+    for key, value in query.items():
+        app.query_params[key] = value
+    return app.run()
+
+
+def visited(page: str, session: Mapping[str, Any] | None = None, **query: Any) -> AppTest:
+    """Open another page by its link, with what its widgets hold already."""
+    app = AppTest.from_file(SHELL, default_timeout=120)
+    for key, value in (session or {}).items():
+        app.session_state[key] = value
+    app.run()
+    app.switch_page(f"pages/{page}.py")
     for key, value in query.items():
         app.query_params[key] = value
     return app.run()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from engine import profiles
-from tests.pages.test_home import SHELL
+from tests.pages import test_home as home
+from tests.pages.test_home import visited
 from ui import calibration_views, labels, price_views, run
 
 TIME = re.compile(r"\d[\d\u2009.,]*[\s\u00a0\u202f\u2009]?(?:ms|s)\b")
@@ -17,10 +17,10 @@ SOLVER = re.compile(r"Solved in [^.]*\.")
 """How long this host took to solve a program is no time of a GPU."""
 READ = "Who waits how long", "Who is helped, who pays", "Limits kept", "Over many seeds"
 PLACES = [
-    *(("pages/home.py", "home_view", tab) for tab in READ),
-    ("pages/one_request.py", "", ""),
-    *(("pages/prices.py", "prices_view", tab) for tab in price_views.TABS),
-    *(("pages/calibration.py", "calibration_view", tab) for tab in calibration_views.TABS),
+    *(("home", "home_view", tab) for tab in READ),
+    ("one_request", "", ""),
+    *(("prices", "prices_view", tab) for tab in price_views.TABS),
+    *(("calibration", "calibration_view", tab) for tab in calibration_views.TABS),
 ]
 
 
@@ -33,19 +33,11 @@ def shown(app: AppTest) -> str:
     return SOLVER.sub("", " ".join(parts))
 
 
-def opened(page: str, key: str, tab: str, **query: Any) -> AppTest:
-    app = AppTest.from_file(SHELL, default_timeout=120)
-    if tab:
-        app.session_state[key] = tab
-    app.run()
-    if page != "pages/home.py":
-        app.switch_page(page)
-    for name, value in query.items():
-        app.query_params[name] = value
-    return app.run()
+def opened(page: str, key: str, tab: str) -> AppTest:
+    return visited(page, {key: tab} if tab else None)
 
 
-@pytest.mark.parametrize(("page", "key", "tab"), PLACES, ids=[f"{page[6:-3]} {tab}" for page, _, tab in PLACES])
+@pytest.mark.parametrize(("page", "key", "tab"), PLACES, ids=[f"{page} {tab}" for page, _, tab in PLACES])
 def test_times_stand_beside_their_profile(page: str, key: str, tab: str) -> None:
     said = shown(opened(page, key, tab))
     if TIME.search(said):
@@ -54,7 +46,7 @@ def test_times_stand_beside_their_profile(page: str, key: str, tab: str) -> None
 
 @pytest.mark.parametrize("preset", run.preset_ids())
 def test_each_race_names_its_own_profile_and_its_labels(preset: str) -> None:
-    said = shown(opened("pages/home.py", "", "", preset=preset))
+    said = shown(home.opened(preset=preset))
     scenario = run.race(run.presets()[preset]).scenario
     assert TIME.search(said)
     assert labels.profile_line(scenario.profile, scenario.estimated) in said

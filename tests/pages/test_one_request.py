@@ -11,7 +11,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from engine import profiles, step_time
-from tests.pages.test_home import SHELL, link, words
+from tests.pages.test_home import link, visited, words
 from ui import one_request, one_request_charts, one_request_views, text, walk
 from ui.one_request import Request
 
@@ -33,12 +33,7 @@ GPUS = list(one_request.gpus())
 
 
 def opened(**query: Any) -> AppTest:
-    app = AppTest.from_file(SHELL, default_timeout=120)
-    app.run()
-    app.switch_page("pages/one_request.py")
-    for key, value in query.items():
-        app.query_params[key] = value
-    return app.run()
+    return visited("one_request", **query)
 
 
 def healthy(app: AppTest) -> None:

@@ -13,7 +13,7 @@ from streamlit.testing.v1 import AppTest
 from engine import profiles
 from solvers import scheduling, token_budget
 from tests.oracles import schedules
-from tests.pages.test_home import SHELL, link, words
+from tests.pages.test_home import link, visited, words
 from ui import caching, decisions, editor, instances, price_views, prices, text
 
 PRESETS = list(instances.presets())
@@ -46,14 +46,7 @@ def healthy(app: AppTest) -> None:
 
 
 def opened(session: dict[str, Any] | None = None, **query: Any) -> AppTest:
-    app = AppTest.from_file(SHELL, default_timeout=120)
-    for key, value in (session or {}).items():
-        app.session_state[key] = value
-    app.run()
-    app.switch_page("pages/prices.py")
-    for key, value in query.items():
-        app.query_params[key] = value
-    return app.run()
+    return visited("prices", session, **query)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
