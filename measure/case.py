@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from engine import metrics, profiles, rulebooks
+from engine import metrics, profiles
 from engine.records import Profile, Result, Settings, Trace
-from engine.simulate import simulate
 from measure import replay
 
 MEASURES = ("ttft_ms", "tpot_ms", "e2e_ms")
@@ -38,9 +37,7 @@ class Case:
         """Serve the recorded requests: other coefficients, another book, knobs, or arrivals moved by so much."""
         trace, settings = self.run.trace, replace(self.settings, **knobs)
         trace = Trace(np.maximum(trace.arrival_us + moved_us, 0), trace.prompt_tokens, trace.output_tokens)
-        result = simulate(trace, settings, profile, rulebooks.load(book), ("requests", "steps"))
-        times = (metrics.ttft_ms(result), metrics.tpot_ms(result, trace), metrics.latency_ms(result))
-        return Replay(result, dict(zip(MEASURES, times, strict=True)))
+        return Replay(*replay.served(trace, settings, profile, book))
 
     def halves(self) -> dict[str, slice]:
         """Return which rows a figure is over; by arrival, as `replay.host_us` splits them."""

@@ -26,6 +26,7 @@ from pathlib import Path
 from statistics import median
 from time import time_ns
 
+from engine.records import BLOCK_TOKENS
 from measure import points
 from measure.exchange import ServerError
 from measure.gaps import CutError, SkippedError, Spread, rows
@@ -47,8 +48,6 @@ from measure.scenes import (
 )
 from measure.server import Engine, Server, engine
 
-BLOCK_TOKENS = 16
-"""Tokens of a block in the profiles; the server's own size is in `blocks_note`."""
 BUSY = ("vllm:num_requests_running", "vllm:num_requests_waiting")
 PREFIX_HITS = "vllm:prefix_cache_hits_total"
 PREEMPTIONS = "vllm:num_preemptions_total"

@@ -16,20 +16,23 @@ import tomllib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from engine import profiles
+from engine.records import BLOCK_TOKENS
 from engine.step_time import BYTES_PER_WEIGHT, Model, with_bandwidth
 from measure import fit, points, replay
+from measure.blocks import num_gpu_blocks
 from measure.points import Point
 from measure.profile import quality, sections
+from measure.shapes import MODELS
 
 GPUS = Path(__file__).with_name("gpus.toml")
 """Datasheet figures and KV block counts, each with its source."""
-BLOCK_TOKENS = 16
-LLAMA_8B = Model(32, 4096, 14336, 32, 8, 128, 128_256)
-LLAMA_70B_TP4 = Model(80, 8192, 28672, 64, 8, 128, 128_256, tensor_parallel=4)
+LLAMA_8B = Model(**asdict(MODELS["llama-3.1-8b"]))
+LLAMA_70B_TP4 = Model(**asdict(MODELS["llama-3.1-70b"]), tensor_parallel=4)
 PCIE_GB_PER_S = {4: 25.0, 5: 50.0}
 """Usual practice of the GPU's link, one way, by generation; not measured."""
 
@@ -138,6 +141,12 @@ SHIPPED = {
 }
 
 
+@cache
+def facts() -> dict[str, Any]:
+    """Return the datasheet figures by GPU and the KV blocks by profile."""
+    return tomllib.loads(GPUS.read_text("utf-8"))
+
+
 def reduced(rows: Sequence[Point], memory_tokens: int) -> tuple[list[Point], list[Point]]:
     """Return one measured step a cell, and all steps that fit the memory.
 
@@ -186,7 +195,7 @@ def estimated(id: str, shipped: Shipped, estimate: dict[str, str], found: fit.Fi
             "note": "Host time of a step: fitted to the mean TPOT of the first half of a recorded run on this GPU "
             "(measure/replay.py), judged on the second half.",
         }
-    link = PCIE_GB_PER_S[tomllib.loads(GPUS.read_text("utf-8"))["gpu"][shipped.gpu]["pcie"]]
+    link = PCIE_GB_PER_S[facts()["gpu"][shipped.gpu]["pcie"]]
     block_bytes = BLOCK_TOKENS * shipped.model.kv_bytes_per_token / shipped.model.tensor_parallel
     made["estimated.swap"] = {
         "swap_block_ps": round(block_bytes / link * 1000),
@@ -198,13 +207,13 @@ def estimated(id: str, shipped: Shipped, estimate: dict[str, str], found: fit.Fi
 
 def profile(id: str, table: Path, estimate: dict[str, str]) -> tuple[str, dict[str, str], list[Point]]:
     """Return the text of a profile, what its points say of themselves, and the points."""
-    shipped, facts = SHIPPED[id], tomllib.loads(GPUS.read_text("utf-8"))
-    memory, source = facts["blocks"][id], shipped.source
+    shipped, gpu = SHIPPED[id], facts()["gpu"][SHIPPED[id].gpu]
+    memory, source = facts()["blocks"][id], shipped.source
     kept, fitting = reduced(points.read(table)[1], BLOCK_TOKENS * memory["num_gpu_blocks"])
     found = fit.fit(kept, source.mixing_measured)
     table_errors = fit.errors(fit.relative_error(found.coefficients, fit.columns(fitting)))
     origin = {
-        "gpu": facts["gpu"][shipped.gpu]["name"],
+        "gpu": gpu["name"],
         "model": "Llama-3.1-70B" if shipped.model.layers == 80 else "Llama-3.1-8B",
         "engine": shipped.engine,
         "measured_on": shipped.measured_on,
@@ -226,7 +235,7 @@ def profile(id: str, table: Path, estimate: dict[str, str]) -> tuple[str, dict[s
         "fit": said,
         "origin": origin,
         "model": asdict(shipped.model),
-        "gpu": facts["gpu"][shipped.gpu],
+        "gpu": gpu,
         "memory": memory,
     }
     about = {
@@ -277,13 +286,13 @@ def reported() -> str:
 
 def datasheet() -> str:
     """Return an H200 that nobody measured: the fitted H100 with the H200's bandwidth."""
-    facts = tomllib.loads(GPUS.read_text("utf-8"))
-    base, near, far = "h100-sxm-80g_llama-3.1-8b_tp1", facts["gpu"]["h100-sxm-80g"], facts["gpu"]["h200-sxm-141g"]
+    base, gpus = "h100-sxm-80g_llama-3.1-8b_tp1", facts()["gpu"]
+    near, far = gpus["h100-sxm-80g"], gpus["h200-sxm-141g"]
     factor = far["bandwidth_gb_per_s"] / near["bandwidth_gb_per_s"]
     made = with_bandwidth(profiles.load(base), factor, LLAMA_8B.weights_ms(near["bandwidth_gb_per_s"]))
     names = [name for name in profiles.COEFFICIENTS if name.endswith("_ps") and getattr(made, name)]
-    room = 0.9 * far["memory_bytes"] - BYTES_PER_WEIGHT * 8_030_261_248
-    blocks = int((room - 1_238_000_000) // (BLOCK_TOKENS * LLAMA_8B.kv_bytes_per_token))
+    weights, block = MODELS["llama-3.1-8b"].parameters(), BLOCK_TOKENS * LLAMA_8B.kv_bytes_per_token
+    blocks = num_gpu_blocks(far["memory_bytes"], BYTES_PER_WEIGHT * weights, block)
     return sections(
         {
             "title": "H200 SXM 141 GB, Llama-3.1-8B (not measured)",

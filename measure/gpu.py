@@ -29,6 +29,7 @@ except ImportError:
     ) from None
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from engine.records import BLOCK_TOKENS
 from measure import points
 from measure.blocks import WORKSPACE_BYTES, num_gpu_blocks
 from measure.clock import Clock, CudaClock, cpu_clock, gpu_state
@@ -38,7 +39,6 @@ from measure.shapes import MODELS, TINY, Shape, Step, fitting, grid
 TINY_LABEL = "tiny shapes, not a profile of a real model"
 TIMED_LAYERS = 4
 """Layers timed by default: the weights of one are larger than any L2 cache, and more of them dilute the noise."""
-BLOCK_TOKENS = 16
 MEMORY_SHARE = 0.9
 """Share of the free memory that the measurement may fill; the rest is the allocator's."""
 CPU_BYTES = 10**9

@@ -61,10 +61,11 @@ def recorded(run: str) -> Recorded:
     return Recorded(columns, json.loads((FOLDER / f"{run}.json").read_text()))
 
 
-def replayed(run: Recorded, profile: Profile, num_gpu_blocks: int) -> tuple[Result, dict[str, Floats]]:
-    """Serve the run's requests under vLLM V1's rules; return the result and TTFT, TPOT and E2E in ms a request."""
-    trace = run.trace
-    result = simulate(trace, run.settings(num_gpu_blocks), profile, rulebooks.load("vllm_v1"), ("requests", "steps"))
+def served(
+    trace: Trace, settings: Settings, profile: Profile, book: str = "vllm_v1"
+) -> tuple[Result, dict[str, Floats]]:
+    """Serve requests, under vLLM V1's rules by default; return the result and TTFT, TPOT and E2E in ms a request."""
+    result = simulate(trace, settings, profile, rulebooks.load(book), ("requests", "steps"))
     times = {
         "ttft_ms": metrics.ttft_ms(result),
         "tpot_ms": metrics.tpot_ms(result, trace),
@@ -88,7 +89,7 @@ def host_us(run: Recorded, profile: Profile, num_gpu_blocks: int) -> int:
     target = np.nanmean(run.columns["tpot_ms"][:half])
 
     def off(host: int) -> float:
-        _, times = replayed(run, with_host(profile, host), num_gpu_blocks)
+        _, times = served(run.trace, run.settings(num_gpu_blocks), with_host(profile, host))
         return abs(float(np.nanmean(times["tpot_ms"][:half])) - target)
 
     return min(HOST_STEPS_US, key=off)

@@ -133,7 +133,7 @@ def residuals(id: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
 def recorded_run() -> str:
     """Replay the recorded run as the presets are run, host time included, and compare what users felt."""
     run = replay.recorded(replay.RUNS[RTX])
-    _, times = replay.replayed(run, profiles.load(RTX, estimated=True), 0)
+    _, times = replay.served(run.trace, run.settings(0), profiles.load(RTX, estimated=True))
     names = {"TTFT": "ttft_ms", "TPOT": "tpot_ms", "latency": "e2e_ms"}
     ours = {name: times[key] for name, key in names.items()}
     theirs = {name: run.columns[key] for name, key in names.items()}

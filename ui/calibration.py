@@ -15,16 +15,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from engine import Settings, profiles, step_time, workload
+from engine import profiles, step_time, workload
+from engine.records import BLOCK_TOKENS
 from ui import labels, run
 from ui.text import NO_BREAK as NB
+from ui.text import thousands
 
 ROOT = Path(__file__).resolve().parent.parent
 MEDIAN_TARGET, P95_TARGET = 5.0, 15.0
 """How far a fit may be off, in percent."""
 ASKED_CONTEXT = 8_192
 """Tokens of context at which the three questions are asked."""
-BLOCK_TOKENS = Settings.block_size
 MOST_ASKED = 32
 """Largest batch at which they are asked; fewer where the memory holds fewer."""
 BATCHES = tuple(2**k for k in range(9))
@@ -86,12 +87,6 @@ def titles() -> dict[str, str]:
     return {id: str(profiles.about(id).get("title", id)) for id in profiles.names()}
 
 
-def label(id: str) -> str:
-    """Return the label of the times that a profile's coefficients give."""
-    kind = str(profiles.about(id).get("kind", "measured"))
-    return {"measured": "fitted"}.get(kind, kind)
-
-
 def points_frame(id: str) -> pd.DataFrame:
     """Return the measured points with the fitted time, the error in % and where each comes from; empty without any."""
     points = profiles.points(id)
@@ -131,11 +126,12 @@ def step_words(row: Mapping[str, Any]) -> str:
     """Say one measured step in words."""
     parts = []
     if row["n_decode"]:
-        parts.append(f"{row['n_decode']:.0f} decoding with {row['sum_context_tokens'] / row['n_decode']:,.0f} tokens")
+        context = thousands(row["sum_context_tokens"] / row["n_decode"])
+        parts.append(f"{row['n_decode']:.0f} decoding with {context} tokens")
     if row["n_prefill_seqs"]:
         chunk = row["n_new_tokens"] - row["n_decode"]
-        parts.append(f"{chunk:,.0f} tokens of prompt after {row['prefill_past']:,.0f}")
-    return " and ".join(parts).replace(",", "\u202f")
+        parts.append(f"{thousands(chunk)} tokens of prompt after {thousands(row['prefill_past'])}")
+    return " and ".join(parts)
 
 
 def worst_words(id: str, most: int = 3) -> str:
@@ -212,7 +208,7 @@ def terms_frame(state: State) -> pd.DataFrame:
     """
     about, steps = profiles.about(state.profile), step(state)
     base = profiles.load(state.profile)
-    said_of_all = label(state.profile)
+    said_of_all = labels.of_times(about)
     terms = step_time.terms_ms(base, steps)
     rows = [
         (TERMS[name][0], float(terms[name]), TERMS[name][1], said_of_all) for name in TERMS if float(terms[name]) > 0

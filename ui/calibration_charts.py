@@ -13,10 +13,11 @@ import altair as alt
 import pandas as pd
 
 from engine import profiles, step_time
-from ui import calibration, palette
+from ui import calibration, labels, palette
 from ui.calibration import FILLS, KINDS, MEDIAN_TARGET, State
 from ui.charts import Panel, finished, placed
 from ui.palette import Mode
+from ui.text import thousands
 
 LOOKS = {"decode": ("sjf", "circle"), "prefill": ("fifo", "square"), "mixed": ("mc_sf", "triangle-up")}
 """Kind of step -> palette token and marker."""
@@ -26,7 +27,6 @@ LINES = {
     "mixed": "from each point to its fitted time",
 }
 """Kind of step -> what its lines are."""
-THIN = "\u202f"
 TOGETHER = 1.07
 """Ratio of times up to which the names of two curves would overprint."""
 TOOLTIP = (
@@ -114,7 +114,7 @@ def _ends(curves: pd.DataFrame) -> pd.DataFrame:
     ends = curves.loc[curves.groupby("of")["x"].idxmax()].sort_values(["x", "y"]) if len(curves) else curves
     apart = (ends["x"] != ends["x"].shift()) | (ends["y"] / ends["y"].shift() > TOGETHER)
     own = ends.groupby(apart.cumsum())
-    names = own["of"].agg(lambda of: ", ".join(f"{one:,.0f}".replace(",", THIN) for one in of))
+    names = own["of"].agg(lambda of: ", ".join(map(thousands, of)))
     return own[["x", "y"]].mean().assign(what="end", said=names)
 
 
@@ -141,7 +141,7 @@ def fit(id: str, kind: str, mode: Mode = "light") -> Panel:
     ends_x = (float(rows["x"].min()) * 0.85, most * room)
     ends_y = (0.8 * float(rows["y"].min()), 1.4 * float(rows["y"].max()))
     title = f"{KINDS[kind]} steps, {calibration.titles()[id]}"
-    subtitle = f"lines ({calibration.label(id)}) {LINES[kind]}"
+    subtitle = f"lines ({labels.of_times(profiles.about(id))}) {LINES[kind]}"
     return Panel(placed(_fit_form(kind, mode), title, subtitle, x=ends_x, y=ends_y), rows)
 
 

@@ -171,7 +171,7 @@ def _slider(field: str, label: str, state: State) -> None:
         label,
         SCALES[field],
         key=f"calibration_{field}",
-        format_func=lambda value: f"{value:,}".replace(",", "\u202f"),
+        format_func=text.thousands,
         on_change=_moved,
         args=(field,),
     )

@@ -9,12 +9,11 @@ from typing import Any
 import streamlit as st
 
 from engine import workload
-from ui import player, run, why
+from ui import player, run, text, why
 from ui.state import ERRORS, LOADS, MEMORIES, MOST_LANES, SEEDS, HomeState, decode, encode
 
 _FIELDS = ("preset", "lanes", "load", "memory", "error", "seed")
 _SCALES: Mapping[str, Sequence[int]] = {"load": LOADS, "memory": MEMORIES, "error": ERRORS, "seed": SEEDS}
-_THIN = "\u202f"
 
 
 def _key(field: str) -> str:
@@ -155,7 +154,7 @@ def experiment(state: HomeState) -> None:
             "KV memory",
             _scale("memory", state),
             key=_key("memory"),
-            format_func=lambda blocks: f"{blocks:,}".replace(",", _THIN) + " blocks",
+            format_func=lambda blocks: f"{text.thousands(blocks)} blocks",
             help="Blocks of KV cache on the GPU (num_gpu_blocks in vLLM).",
         )
         st.select_slider(

@@ -61,6 +61,12 @@ def added_terms(about: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def of_times(about: Mapping[str, Any]) -> str:
+    """Return the kind of label of the times that a profile's coefficients give: fitted where steps were timed."""
+    kind = str(about.get("kind", "measured"))
+    return "fitted" if kind == "measured" else kind
+
+
 def source_line(about: Mapping[str, Any]) -> str:
     """Return where a profile's coefficients come from, in words and labels."""
     kind = str(about.get("kind", "measured"))

@@ -19,7 +19,6 @@ OUTPUTS = (16, 32, 64, 128, 256, 512, 1024)
 BUDGETS = (256, 512, 1024, 2048, 4096, 8192, 16384)
 _NUMBERS: Mapping[str, tuple[int, ...]] = {"prompt": PROMPTS, "output": OUTPUTS, "budget": BUDGETS}
 DEFAULT = "rtx4090-24g_llama-3.1-8b_tp1"
-THIN = "\u202f"
 
 
 @dataclass(frozen=True)
@@ -79,14 +78,9 @@ def settle() -> tuple[Request, str]:
     return request, session["one.note"]
 
 
-def tokens(value: int) -> str:
-    """Return a number of tokens as it is read."""
-    return f"{value:,}".replace(",", THIN)
-
-
 def _three(value: float) -> str:
     """Return a number with three digits that count."""
-    return tokens(round(value)) if value >= 100 else f"{value:.3g}"
+    return text.thousands(value) if value >= 100 else f"{value:.3g}"
 
 
 def drawn(request: Request) -> dict[str, Any]:
@@ -135,7 +129,7 @@ def facts(request: Request) -> dict[str, Any]:
         **asdict(request),
         "title": profile.name,
         "cards": model.tensor_parallel,
-        "label": labels.LABELS[walk.label(about)][2],
+        "label": labels.LABELS[labels.of_times(about)][2],
         "later": request.output - 1,
         "chunks": len(read_ms),
         "prefill_ms": float(read_ms.sum()),
@@ -180,7 +174,7 @@ def costs(request: Request) -> list[dict[str, str]]:
         rows.append(
             {
                 "token of the": name,
-                f"ms {labels.badge(walk.label(about))}": _three(ms[0] / new),
+                f"ms {labels.badge(labels.of_times(about))}": _three(ms[0] / new),
                 "GFLOP": _three(model.flops(step)[0] / new / 1e9),
                 "MB moved": _three(model.bytes(step)[0] / new / 1e6),
                 "FLOP/byte": _three(model.intensity(step)[0]),

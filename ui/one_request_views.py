@@ -36,16 +36,10 @@ def choose() -> None:
     gpus = one_request.gpus()
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
     row.selectbox("GPU and model", list(gpus), format_func=gpus.__getitem__, key="one_gpu", width=380)
-    row.select_slider(
-        "Prompt, tokens", one_request.PROMPTS, format_func=one_request.tokens, key="one_prompt", width=SLIDER
-    )
-    row.select_slider(
-        "Answer, tokens", one_request.OUTPUTS, format_func=one_request.tokens, key="one_output", width=SLIDER
-    )
+    row.select_slider("Prompt, tokens", one_request.PROMPTS, format_func=text.thousands, key="one_prompt", width=SLIDER)
+    row.select_slider("Answer, tokens", one_request.OUTPUTS, format_func=text.thousands, key="one_output", width=SLIDER)
     with row.popover("More", icon=":material/tune:"):
-        st.select_slider(
-            "Token budget of a step", one_request.BUDGETS, format_func=one_request.tokens, key="one_budget"
-        )
+        st.select_slider("Token budget of a step", one_request.BUDGETS, format_func=text.thousands, key="one_budget")
         text.show("one_request/budget")
 
 

@@ -71,6 +71,11 @@ class _Numbers(string.Formatter):
         return said.replace(",", THIN).replace("-", "−") if isinstance(value, (int, float)) else said
 
 
+def thousands(value: float) -> str:
+    """Return a whole number as it is read: no-break thin spaces between its thousands."""
+    return f"{value:,.0f}".replace(",", THIN)
+
+
 def fill(name: str, **numbers: Any) -> str:
     """Return a block's markdown with its numbers; a missing one is a KeyError, never an empty place."""
     return _Numbers().format(load(name).body, **numbers)

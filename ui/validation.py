@@ -15,7 +15,7 @@ import streamlit as st
 
 from ui import labels, text, views
 from ui.text import NO_BREAK as NB
-from ui.text import THIN
+from ui.text import thousands
 from ui.validation_charts import MEASURES, count_words, panels, ranges, stored, words
 
 SERVERS = {"host": "With host time", "bare": "Table alone"}
@@ -37,7 +37,7 @@ def gpus() -> dict[str, str]:
 def amount(figure: str, value: float) -> str:
     """Return a figure with its unit: tokens per second, ms, or s from a second on."""
     if figure == "output_tokens_per_s":
-        return f"{value:,.0f}{NB}tokens/s".replace(",", THIN)
+        return f"{thousands(value)}{NB}tokens/s"
     return f"{value / 1000:.1f}{NB}s" if value >= 1000 else f"{value:.1f}{NB}ms"
 
 

@@ -11,13 +11,11 @@ import numpy as np
 import streamlit as st
 
 from engine import profiles, step_time
-from engine.records import Profile
+from engine.records import BLOCK_TOKENS, Profile
 from ui import labels, palette
 
 ASSETS = Path(__file__).parent.parent / "assets" / "walk"
 KINDS = ("decode", "prefill", "mixed")
-BLOCK_TOKENS = 16
-"""Tokens of a KV block, as vLLM hands them out by default: a square of the picture."""
 GROUPS: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
     "weights": ("reading the weights", "chat", ("weights",)),
     "compute": ("arithmetic beyond that", "document", ("compute",)),
@@ -71,12 +69,6 @@ def grouped_ms(profile: Profile, steps: step_time.Steps) -> dict[str, step_time.
     return {name: np.asarray(sum(terms[term] for term in parts)) for name, (_, _, parts) in GROUPS.items()}
 
 
-def label(about: Mapping[str, Any]) -> str:
-    """Return the kind of label (of `labels.LABELS`) of a profile's times: fitted where steps were timed."""
-    kind = str(about.get("kind", "measured"))
-    return "fitted" if kind == "measured" else kind
-
-
 def roof(about: Mapping[str, Any]) -> dict[str, float] | None:
     """Return a card's `bandwidth` in GB/s and `peak` in TFLOP/s from its datasheet; None where none is given."""
     gpu = about.get("gpu", {})
@@ -123,7 +115,7 @@ def data(id: str, prompt: int, output: int, budget: int) -> dict[str, Any]:
     return {
         "id": key,
         "title": profile.name,
-        "label": label(about),
+        "label": labels.of_times(about),
         "cards": model.tensor_parallel,
         "roof": roof(about),
         "points": dots,
