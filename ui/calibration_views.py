@@ -228,8 +228,8 @@ def _roofline(state: State) -> None:
     st.page_link("pages/one_request.py", label="Choose the request yourself", icon=":material/arrow_forward:")
 
 
-def _servers(_: State) -> None:
-    validation.show()
+def _servers(state: State) -> None:
+    validation.show(state.profile)
 
 
 def _left_out(state: State) -> None:

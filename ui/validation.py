@@ -1,6 +1,6 @@
 """The simulator against real servers, in words: two recorded runs, errors and targets, and what the errors come from.
 
-    validation.show()      the whole tab
+    validation.show(id)    the whole tab
 
 Everything is read from what `python -m measure.validate` stores; nothing is computed here but sentences.
 """
@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from engine import profiles
 from ui import labels, text, views
 from ui.text import NO_BREAK as NB
 from ui.text import thousands
@@ -167,14 +168,22 @@ def notes(run_id: str, server: str = "host") -> dict[str, Mapping[str, Any]]:
 
 
 @st.fragment
-def show() -> None:
-    """Write the whole tab: a recorded run, the figures, the curves, and what the errors come from."""
+def show(profile: str = "") -> None:
+    """Write the whole tab: a recorded run, the figures, the curves, and what the errors come from.
+
+    It opens on the run of the GPU whose `profile` the page shows, if one was recorded.
+    """
     try:
         text.show("calibration/validation", **facts())
     except LookupError as trouble:
         st.warning(str(trouble))
         return
-    run_id = views.choice("Recorded run", gpus(), "calibration_run")
+    runs = gpus()
+    if profile in runs:
+        runs = {profile: runs[profile]} | runs
+    elif profile:
+        text.show("calibration/validation_none", title=profiles.load(profile).name)
+    run_id = views.choice("Recorded run", runs, f"calibration_run_{profile}")
     server = views.choice("Step times", SERVERS, "calibration_server")
     found = stored()["runs"][run_id]
     st.markdown(

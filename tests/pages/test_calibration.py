@@ -249,3 +249,11 @@ def test_commands_on_the_page_name_modules_and_options_that_exist() -> None:
         source = (calibration.ROOT / f"{module.replace('.', '/')}.py").read_text("utf-8")
         assert all(f'"{option}"' in source for option in rest if option.startswith("--"))
     assert "\nprofile:" in (calibration.ROOT / "Makefile").read_text("utf-8")
+
+
+def test_real_servers_open_on_the_chosen_gpu_and_say_where_none_was_recorded() -> None:
+    said = words(opened("Against real servers", profile="rtxpro6000-96g_llama-3.1-8b_tp1"))
+    assert "Recorded: vLLM 0.19.0 on RTX PRO 6000" in said and "how far off" not in said
+    said = words(opened("Against real servers", profile="h100-sxm-80g_llama-3.1-8b_tp1"))
+    assert "No run of a real server was recorded for *H100 SXM 80 GB" in said
+    assert "Recorded: vLLM 0.19.0 on GeForce RTX 4090" in said
