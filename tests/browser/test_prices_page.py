@@ -103,7 +103,7 @@ def test_what_is_chosen_stays_chosen(page: Page, address: str) -> None:
     page.get_by_role("button", name="prompt: one more").click()
     page.wait_for_function("globalThis.__shadowPriceEditor.editor.data.requests[0].s === 3")
     page.get_by_role("button", name="Add a request").click()
-    expect(page.get_by_text("Request I:")).to_be_visible()
+    expect(page.get_by_text("Request I:", exact=True)).to_be_visible()
     page.get_by_role("button", name="answer: one more").click()
     page.wait_for_function("globalThis.__shadowPriceEditor.editor.data.requests[8]?.o === 4")
 
