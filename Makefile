@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run warm check test test-fast test-nightly mutants bench golden study profile shots clean
+.PHONY: help run warm check test test-fast test-nightly mutants bench load golden study profile shots clean
 
 help:
 	@echo "make run        serve the app at http://localhost:$(PORT) (PORT=... to change)"
@@ -15,6 +15,7 @@ help:
 	@echo "make mutants    plant bugs in the kernel one at a time and see which test catches each: a quarter of an hour"
 	@echo "make check      style, types, import rules and words only"
 	@echo "make bench      time the engine and the page, write bench.json"
+	@echo "make load       fifty visitors for five minutes against a server of its own (LOAD='--visitors 10 --minutes 1')"
 	@echo "make golden     compute the stored evidence over seeds again and print what changed"
 	@echo "make study      rules from linear programs against the best heuristics, and the findings: half an hour"
 	@echo "make profile CSV=my-gpu.csv  fit measured steps; the page Calibration then lists the profile"
@@ -66,6 +67,9 @@ bench: $(VENV)/.dev
 	-$(BIN)/python -m tests.perf.page
 	-$(BIN)/python -m tests.perf.bench
 	-$(BIN)/python -m tests.perf.browser
+
+load: $(VENV)/.dev
+	$(BIN)/python -m tests.perf.load $(LOAD)
 
 golden: $(VENV)/.dev
 	$(BIN)/python -m ui.evidence
