@@ -6,7 +6,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from ui import text
+from ui import component, text
 
 ICON = Path(__file__).resolve().parent / "static" / "icon.svg"
 
@@ -25,3 +25,4 @@ page = st.navigation(
 with st.container(horizontal_alignment="center"), st.container(key="site", width=1778):
     page.run()
     text.show("home/footer")
+    component.reach()

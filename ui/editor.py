@@ -5,14 +5,10 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
-import streamlit as st
+from ui import component, instances, palette, prices, text
 
-from ui import instances, palette, prices, text
-
-ASSETS = Path(__file__).parent.parent / "assets" / "prices"
 WORDS: Mapping[str, Any] = {
     "picture": "Requests in the plane of time and memory; under it the price of each slot",
     "memory_axis": "KV memory, blocks",
@@ -49,11 +45,7 @@ WORDS: Mapping[str, Any] = {
     "Keys: arrows move and resize the chosen request, Shift with an arrow its answer, Delete removes it.",
 }
 
-_mount = st.components.v2.component(
-    "shadow_price.editor",
-    js=(ASSETS / "editor.js").read_text(encoding="utf-8"),
-    css=(ASSETS / "editor.css").read_text(encoding="utf-8"),
-)
+_mount = component.declare("prices/editor")
 
 
 def name_of(request: int) -> str:

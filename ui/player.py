@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,8 @@ from numpy.typing import ArrayLike
 
 from engine import log, rulebooks
 from engine.records import Result, Settings, Trace
-from ui import palette
+from ui import component, palette
 
-ASSETS = Path(__file__).parent.parent / "assets" / "player"
 CLASSES = ("chat", "agent turn", "long report", "document")
 """Names of the request classes by class id, as in `engine.workload`."""
 SHORT = {"First come, first served": "First come"}
@@ -23,11 +21,7 @@ SHORT = {"First come, first served": "First come"}
 CHECK_SHARE = 0.6
 """Where an answer is checked if the page does not say: this share of the longest run."""
 
-_mount = st.components.v2.component(
-    "shadow_price.player",
-    js=(ASSETS / "player.js").read_text(encoding="utf-8"),
-    css=(ASSETS / "player.css").read_text(encoding="utf-8"),
-)
+_mount = component.declare("player/player")
 
 
 def lane(result: Result) -> dict[str, Any]:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import streamlit as st
 
 from engine import profiles, step_time
 from engine.records import BLOCK_TOKENS, Profile
-from ui import labels, palette
+from ui import component, labels, palette
 
-ASSETS = Path(__file__).parent.parent / "assets" / "walk"
 KINDS = ("decode", "prefill", "mixed")
 GROUPS: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
     "weights": ("reading the weights", "chat", ("weights",)),
@@ -56,11 +53,7 @@ WORDS: Mapping[str, Any] = {
     "keys": "Space plays and pauses, arrows go step by step.",
 }
 
-_mount = st.components.v2.component(
-    "shadow_price.walk",
-    js=(ASSETS / "walk.js").read_text(encoding="utf-8"),
-    css=(ASSETS / "walk.css").read_text(encoding="utf-8"),
-)
+_mount = component.declare("walk/walk")
 
 
 def grouped_ms(profile: Profile, steps: step_time.Steps) -> dict[str, step_time.Floats]:

@@ -474,7 +474,7 @@ class LaneView {
     const squareTokens = lane.blocks_per_square * lane.block_tokens;
     this.root = h("section", { className: "lane", "aria-label": lane.name, style: `--lane: var(--${lane.color})` },
       h("header", { className: "head" },
-        h("h3", {}, lane.name, " ", h("small", {}, lane.label ?? "")),
+        h("h2", {}, lane.name, " ", h("small", {}, lane.label ?? "")),
         h("p", {}, lane.claim ?? ""),
         h("div", { className: "tags" }, h("span", { className: "knows", role: "note", title: knows[1], "aria-label": `${knows[0]}: ${knows[1]}`, tabindex: "0" }, knows[0]), serve)),
       h("div", { className: "numbers" },
@@ -1249,7 +1249,7 @@ class Player {
     this.legend = h("ul", { className: "legend", "aria-label": "Legend" });
     this.live = h("p", { className: "hidden", "aria-live": "polite" });
     this.twin = h("table", { className: "hidden" }, h("caption", {}, "The race now, as a table"),
-      h("thead", {}, h("tr", {}, h("th", {}, ""), this.lanes.map((l) => h("th", { scope: "col" }, l.name)))),
+      h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "figure"), this.lanes.map((l) => h("th", { scope: "col" }, l.name)))),
       h("tbody", {}, TWIN.map(([, words]) => h("tr", {}, h("th", { scope: "row" }, words), this.lanes.map(() => h("td", {}))))));
     this.tip = h("div", { className: "tip", role: "tooltip", hidden: true });
     const claim = meta.claim ? h("h1", { className: "claim" }, meta.claim.split("*").map((part, i) => (i % 2 ? h("em", {}, part) : part))) : null;
@@ -1449,6 +1449,9 @@ class Player {
     this.speed = SPEEDS[Math.max(0, Math.min(SPEEDS.length - 1, k))];
     this.redraw();
   }
+
+  /** Whether it moves, or is drawn where nothing moves by itself. */
+  get alive() { return Boolean(this.lanes) && (this.t > 0 || this.still || this.meta.autoplay === false); }
 
   get stopAt() {
     const q = this.question;
@@ -1731,19 +1734,4 @@ class Player {
 }
 
 // ---------------------------------------------------------------- 9 mount
-const players = new WeakMap();
-
-/** Called by Streamlit on every change of data or theme; only the last returned function is kept, for unmount. */
-export default function mount(component) {
-  const { parentElement } = component;
-  if (!players.has(parentElement)) {
-    const player = new Player(parentElement);
-    players.set(parentElement, { player, leave: () => { player.destroy(); players.delete(parentElement); } });
-  }
-  const { player, leave } = players.get(parentElement);
-  player.update(component).catch((error) => {
-    player.root.replaceChildren(h("p", { className: "loading", role: "alert" }, `The run could not be drawn: ${error.message}`));
-    console.error(error);
-  });
-  return leave;
-}
+export default (component) => mountIn(component, Player);

@@ -163,6 +163,8 @@ class Editor {
     if (this.waiting && !this.busy) this.flush();
   }
 
+  get alive() { return Boolean(this.data) && !this.busy && !this.waiting; }
+
   get instance() { return this.wish ?? { memory: this.data.memory, requests: this.data.requests.map(({ a, s, o }) => ({ a, s, o })) }; }
 
   // -------- what is sent
@@ -286,7 +288,7 @@ class Editor {
     const open = [...this.root.querySelectorAll("details")].map((d) => d.open);
     const scroll = this.root.querySelector(".program ol")?.scrollTop ?? 0;
     this.root.replaceChildren(
-      h("h2", { class: "claim" }, data.words.claim),
+      h("h1", { class: "claim" }, data.words.claim),
       this.picture(colours),
       data.trouble ? h("p", { class: "note", role: "alert" }, data.trouble) : "",
       this.tools(), this.program(), this.table());
@@ -410,7 +412,8 @@ class Editor {
 
   handles(pieces, x, y, T, M) {
     const i = this.data.pick.request, r = this.data.requests[i];
-    const grip = (kind, cx, cy, label, axis) => g("g", { "aria-label": label },
+    const grip = (kind, cx, cy, label, axis) => g("g", { "aria-hidden": "true" }, // the keys of the request itself do the same
+     
       axis === "a" ? g("path", { class: "handle", d: `M${cx},${cy - 1}l7,11h-14Z` }) : g("circle", { class: "handle", cx, cy, r: 5.5 }),
       g("rect", { class: `grip ${axis === "y" ? "y" : "x"}`, x: cx - 15, y: cy - 15, width: 30, height: 30, onpointerdown: (e) => this.start(e, kind, i) },
         g("title", {}, label)));
@@ -535,16 +538,4 @@ class Editor {
 }
 
 // ---------------------------------------------------------------- 4 mount
-const editors = new WeakMap();
-
-/** Called by Streamlit on every change of data or theme; only the last returned function is kept, for unmount. */
-export default function mount(component) {
-  const { parentElement } = component;
-  if (!editors.has(parentElement)) {
-    const editor = new Editor(parentElement);
-    editors.set(parentElement, { editor, leave: () => { editor.destroy(); editors.delete(parentElement); } });
-  }
-  const { editor, leave } = editors.get(parentElement);
-  editor.update(component);
-  return leave;
-}
+export default (component) => mountIn(component, Editor);

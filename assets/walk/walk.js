@@ -137,6 +137,7 @@ class Walk {
   }
 
   get step() { return stepAt(this.ended, this.t); }
+  get alive() { return Boolean(this.data) && (this.t > 0 || this.still.matches); }
   get done() { return this.t >= this.total; }
   get place() { return this.done ? this.ended.length : this.step; }
 
@@ -353,16 +354,4 @@ class Walk {
 }
 
 // ---------------------------------------------------------------- 4 mount
-const walks = new WeakMap();
-
-/** Called by Streamlit on every change of data or theme; only the last returned function is kept, for unmount. */
-export default function mount(component) {
-  const { parentElement } = component;
-  if (!walks.has(parentElement)) {
-    const walk = new Walk(parentElement);
-    walks.set(parentElement, { walk, leave: () => { walk.destroy(); walks.delete(parentElement); } });
-  }
-  const { walk, leave } = walks.get(parentElement);
-  walk.update(component);
-  return leave;
-}
+export default (component) => mountIn(component, Walk);

@@ -1,0 +1,34 @@
+"""Declare the components of our own: a class in JavaScript, its style, and the lines that mount any of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
+
+
+def declare(source: str) -> Any:
+    """Return the function that mounts `assets/<source>.js` with `assets/<source>.css`, such as "player/player".
+
+    The file ends in `export default (component) => mountIn(component, Kind);` see assets/shared/mount.js for a Kind.
+    """
+
+    def read(name: str) -> str:
+        return (ASSETS / name).read_text(encoding="utf-8")
+
+    return st.components.v2.component(
+        f"shadow_price.{Path(source).name}",
+        js=read(f"{source}.js") + read("shared/mount.js"),
+        css=read(f"{source}.css"),
+    )
+
+
+_reach = declare("shared/reach")
+
+
+def reach() -> None:
+    """Let the keyboard reach what scrolls sideways on a narrow page; call it once, at the end of the shell."""
+    _reach(key="reach")
