@@ -6,6 +6,6 @@ from ui import calibration_views, controls, text
 
 note = calibration_views.settle()
 text.show("calibration/claim")
-controls.say(note, "", key="calibration_note")
+controls.say(note, "", "calibration")
 calibration_views.head()
 calibration_views.reading()

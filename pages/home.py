@@ -6,19 +6,19 @@ import streamlit as st
 
 from ui import charts, controls, run, text, views
 
-state, note = controls.settle()
+state, note = controls.settle("home", run.preset_ids())
 
 with st.container(horizontal=True, vertical_alignment="center", gap="small"):
     with st.container(width="content"):
         text.show("home/wordmark")
-    controls.preset_picker()
+    controls.preset_picker("home", run.preset_ids(), state)
     with st.popover("Change the experiment", type="tertiary", icon=":material/tune:"):
-        controls.experiment(state)
+        controls.experiment("home", state)
     controls.intent(state)
 
-race, trouble = controls.run_or_last_good(state)
-controls.say(note, trouble)
-controls.stage(race)
+race, trouble = controls.run_or_last_good("home", state)
+controls.say(note, trouble, "home")
+controls.stage("home", race, claim=text.fill("home/claim"))
 views.let_the_race_draw(race)
 
 facts = run.facts(race)

@@ -9,7 +9,7 @@ from ui import controls, labels, one_request, one_request_charts, one_request_vi
 text.show("one_request/claim")
 request, note = one_request.settle()
 one_request_views.choose()
-controls.say(note, "", key="one_note", restore=False)
+controls.say(note, "", "one_request")
 facts = one_request.facts(request)
 st.markdown(labels.profile_line(request.gpu, estimated=False))
 walk.show(one_request.drawn(request), key="one_walk")

@@ -5,5 +5,5 @@ from __future__ import annotations
 from ui import controls, price_views
 
 note = price_views.settle()
-controls.say(note, "", key="prices_note")
+controls.say(note, "", "prices")
 price_views.stage()

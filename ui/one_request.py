@@ -8,11 +8,9 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
-import streamlit as st
-
 from engine import profiles, step_time
 from engine.records import Profile
-from ui import labels, text, walk
+from ui import labels, link, text, walk
 
 PROMPTS = (128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 OUTPUTS = (16, 32, 64, 128, 256, 512, 1024)
@@ -53,29 +51,14 @@ def decode(query: Mapping[str, Sequence[str]]) -> tuple[Request, str]:
     return Request(**found), note
 
 
-def settle() -> tuple[Request, str]:
-    """Return the request of this visit and a sentence about what its link got wrong ("" if nothing).
+def encode(request: Request) -> dict[str, str]:
+    """Return the link of a request: every setting."""
+    return {key: str(value) for key, value in asdict(request).items()}
 
-    A moved widget wins over the link, because the browser may still send the link from before the move.
-    """
-    session = st.session_state
-    link = {key: tuple(st.query_params.get_all(key)) for key in st.query_params}
-    held: Request | None = session.get("one.request")
-    if held is not None:
-        said = {key: session.get(f"one_{key}") for key in asdict(held)}
-        request = Request(**{key: getattr(held, key) if value is None else value for key, value in said.items()})
-    if held is None or (request == held and link != session["one.link"]):
-        request, session["one.note"] = decode(link)
-    elif request != held:
-        session["one.note"] = ""
-    if link or request != Request():
-        wanted = {key: str(value) for key, value in asdict(request).items()}
-        st.query_params.from_dict(wanted)
-        link = {key: (value,) for key, value in wanted.items()}
-    session["one.link"], session["one.request"] = link, request
-    for key, value in asdict(request).items():
-        session[f"one_{key}"] = value
-    return request, session["one.note"]
+
+def settle() -> tuple[Request, str]:
+    """Return the request of this visit and a sentence about what its link got wrong ("" if nothing)."""
+    return link.settle("one", decode, encode, Request())
 
 
 def _three(value: float) -> str:

@@ -302,7 +302,7 @@ def _keep() -> None:
     except ValueError as error:
         trouble = f"{error} The last line that could be read is shown."
         solved = caching.solve(*session.get("prices_line_good", caching.PRESETS[first]))
-    controls.say("", trouble, key="prices_line_note", restore=False)
+    controls.say("", trouble, "prices_line", restore=False)
     told, drawn = st.columns([3, 5], gap="large")
     with told:
         text.show("prices/keep", **caching.facts(solved))

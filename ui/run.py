@@ -7,7 +7,7 @@ import io
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -20,10 +20,10 @@ from engine.policy import find
 from solvers import bounds
 from solvers.policies import lp_price
 from ui import text
-from ui.state import HomeState
+from ui.state import SCALES, RaceState
 
 ORDER = ("rush_hour", "agents_and_documents", "quiet_hour", "burst_of_code")
-"""Presets in the order of the picker; scenarios that are not named here follow by id."""
+"""The race's presets in the order of its picker."""
 BASELINE = "vllm_v1"
 TIE_PERCENT = 1.0
 """Mean latencies closer than this are told as no difference; fixed before any run was looked at."""
@@ -44,7 +44,7 @@ def _turn() -> Iterator[None]:
 class Race:
     """Hold one trace served under each lane's rulebook. Shared between visitors: never modified."""
 
-    state: HomeState
+    state: RaceState
     scenario: workload.Scenario
     trace: engine.Trace
     results: tuple[engine.Result, ...]
@@ -76,9 +76,8 @@ class Race:
 
 
 def preset_ids() -> list[str]:
-    """Return the ids of the presets in the picker's order."""
-    known = workload.scenarios()
-    return [*(id for id in ORDER if id in known), *(id for id in known if id not in ORDER)]
+    """Return the ids of the race's own presets in the picker's order; chapters bring more (`presets`)."""
+    return list(ORDER)
 
 
 def profile_ids() -> list[str]:
@@ -87,18 +86,21 @@ def profile_ids() -> list[str]:
 
 
 @cache
-def presets() -> Mapping[str, HomeState]:
-    """Return each preset's settings."""
+def presets() -> Mapping[str, RaceState]:
+    """Return each preset's settings, the race's first."""
     states = {}
-    for id in preset_ids():
+    for id in dict.fromkeys([*ORDER, *workload.every_scenario()]):
         made = workload.scenario(id)
-        states[id] = HomeState(
+        states[id] = RaceState(
             preset=id,
             lanes=made.lanes,
             load=round(100 * made.load),
             memory=int(made.server["num_gpu_blocks"]),
             error=round(100 * made.sigma),
             seed=0,
+            budget=int(made.server["max_num_batched_tokens"]),
+            watermark=round(100 * made.server.get("watermark", 0.0)),
+            tpot=round(made.slo["tpot_ms"]),
         )
     return states
 
@@ -114,26 +116,33 @@ def _trace(preset: str, load: int, error: int, seed: int) -> engine.Trace:
     return workload.generate(workload.scenario(preset), seed, load / 100, error / 100)
 
 
-def settings_of(state: HomeState) -> engine.Settings:
-    """Return the engine's knobs: the scenario's server with the memory of this state."""
+def settings_of(state: RaceState) -> engine.Settings:
+    """Return the engine's knobs: the scenario's server with the memory, budget and watermark of this state."""
     server = dict(workload.scenario(state.preset).server)
     server["num_gpu_blocks"] = state.memory
+    server["max_num_batched_tokens"] = state.budget
+    server["watermark"] = state.watermark / 100
     return engine.Settings(**server)
 
 
+def slo(state: RaceState) -> dict[str, float]:
+    """Return the limits that goodput asks for: the scenario's, with this state's limit per token."""
+    return {**workload.scenario(state.preset).slo, "tpot_ms": float(state.tpot)}
+
+
 @st.cache_resource(max_entries=32, ttl="2h", show_spinner=False)
-def _finish_bound(state: HomeState) -> np.ndarray[Any, Any]:
+def _finish_bound(state: RaceState) -> np.ndarray[Any, Any]:
     trace = _trace(state.preset, state.load, state.error, state.seed)
     return bounds.lone_service(trace, _loosest(state), workload.scenario(state.preset).gpu())
 
 
-def _loosest(state: HomeState) -> engine.Settings:
+def _loosest(state: RaceState) -> engine.Settings:
     """Return settings whose bounds hold for every lane, with what its rulebook overrides."""
     return bounds.loosest(settings_of(state), [books()[lane] for lane in state.lanes])
 
 
 @st.cache_resource(max_entries=32, ttl="2h", show_spinner=False)
-def _mean_bound(_race: Race, state: HomeState) -> bounds.LatencyBound:
+def _mean_bound(_race: Race, state: RaceState) -> bounds.LatencyBound:
     return bounds.latency(_race.trace, _loosest(state), _race.scenario.gpu(), _race.counted)
 
 
@@ -144,32 +153,51 @@ def mean_bound(race: Race) -> bounds.LatencyBound:
 
 # cache_resource computes a key once even if many ask at the same time, and hands out the same object to all.
 @st.cache_resource(max_entries=24, ttl="2h", show_spinner=False)
-def _lane(
-    preset: str, load: int, memory: int, error: int, seed: int, book: str
-) -> tuple[engine.Result, Mapping[str, float]]:
-    state = HomeState(preset, (book,), load, memory, error, seed)
-    scenario = workload.scenario(preset)
-    trace = _trace(preset, load, error, seed)
+def _lane(state: RaceState) -> engine.Result:
+    scenario, (book,) = workload.scenario(state.preset), state.lanes
+    trace = _trace(state.preset, state.load, state.error, state.seed)
     with _turn():
         result = engine.simulate(trace, settings_of(state), scenario.gpu(), books()[book], RECORD)
     for part in (result.requests, result.steps, result.moves):
         if part is not None:
             part.flags.writeable = False
-    return result, metrics.summary(result, trace, scenario.warmup_s, scenario.slo)
+    return result
 
 
-def race(state: HomeState) -> Race:
+def race(state: RaceState) -> Race:
     """Run (or recall) the race of a state; raise ValueError with a sentence if it cannot be run."""
-    key = (state.preset, state.load, state.memory, state.error, state.seed)
-    lanes = [_lane(*key, book) for book in state.lanes]
+    scenario, trace = workload.scenario(state.preset), _trace(state.preset, state.load, state.error, state.seed)
+    usual = run_key(state)
+    results = tuple(_lane(replace(usual, lanes=(book,))) for book in state.lanes)
     return Race(
         state=state,
-        scenario=workload.scenario(state.preset),
-        trace=_trace(state.preset, state.load, state.error, state.seed),
-        results=tuple(result for result, _ in lanes),
-        summaries=tuple(summary for _, summary in lanes),
-        bound_us=_finish_bound(state),
+        scenario=scenario,
+        trace=trace,
+        results=results,
+        summaries=tuple(metrics.summary(result, trace, scenario.warmup_s, slo(state)) for result in results),
+        bound_us=_finish_bound(usual),
     )
+
+
+def run_key(state: RaceState) -> RaceState:
+    """Return the state without what only judges a run, so that judging it otherwise does not run it again."""
+    return replace(state, tpot=presets()[state.preset].tpot)
+
+
+@st.cache_data(max_entries=256, ttl="2h", show_spinner=False)
+def over_seeds(state: RaceState, seeds: int, measure: str) -> dict[str, metrics.Paired]:
+    """Return rulebook -> the paired difference of `measure` (of `metrics.summary`) to the first lane, in %."""
+    scenario, found = workload.scenario(state.preset), []
+    for seed in range(seeds):
+        trace = _trace(state.preset, state.load, state.error, seed)
+        row = []
+        for book in state.lanes:
+            with _turn():
+                result = engine.simulate(trace, settings_of(state), scenario.gpu(), books()[book], "requests")
+            row.append(metrics.summary(result, trace, scenario.warmup_s, slo(state))[measure])
+        found.append(row)
+    base, *others = zip(*found, strict=True)
+    return {book: metrics.paired_pct(own, base) for book, own in zip(state.lanes[1:], others, strict=True)}
 
 
 def facts(race: Race) -> dict[str, Any]:
@@ -217,7 +245,7 @@ def facts(race: Race) -> dict[str, Any]:
         "poor_percent": poor_pct,
         "spread_percent": 100.0 * (worst_ms / best_ms - 1.0),
         "ttft_limit_ms": scenario.slo["ttft_ms"],
-        "tpot_limit_ms": scenario.slo["tpot_ms"],
+        "tpot_limit_ms": slo(state)["tpot_ms"],
     }
 
 
@@ -227,9 +255,8 @@ def _estimated(terms: Mapping[str, Any]) -> str:
 
 
 def player_meta(race: Race) -> dict[str, Any]:
-    """Return the words that the player shows around a race."""
+    """Return the words that the player shows around any race; a page adds its claim."""
     return {
-        "claim": text.fill("home/claim"),
         "note": text.fill("home/player_note", warmup_s=race.scenario.warmup_s),
         "classes": list(race.scenario.classes),
         "explain": True,
@@ -289,6 +316,7 @@ def steps_csv(race: Race) -> str:
     return out.getvalue()
 
 
-def file_stem(state: HomeState) -> str:
+def file_stem(state: RaceState) -> str:
     """Return a file name that says the settings."""
-    return f"{state.preset}-load{state.load}-memory{state.memory}-error{state.error}-seed{state.seed}"
+    said = "".join(f"-{key}{getattr(state, key)}" for key in SCALES)
+    return f"{state.preset}{said}"

@@ -12,12 +12,18 @@ MEMORIES = (1_500, 2_000, 3_000, 4_500, 6_000, 9_000, 12_000, 18_000, 27_000, 36
 """KV memory, in blocks of 16 tokens (vLLM's `num_gpu_blocks`)."""
 ERRORS = (0, 25, 50, 100, 200)
 """Spread sigma of predicted output lengths, in hundredths: predicted = true x exp(sigma Z), Z standard normal."""
+BUDGETS = (128, 256, 512, 1_024, 2_048, 4_096, 8_192, 16_384)
+"""New tokens a step may carry (vLLM's `max_num_batched_tokens`); rulebooks that batch otherwise keep their own."""
+WATERMARKS = (0, 1, 2, 3, 5, 8, 12, 20)
+"""Share of the blocks kept free when a request is admitted, in percent; a rulebook may bring its own."""
+TPOTS = (20, 30, 40, 50, 75, 100, 150, 200, 300)
+"""Limit on a request's mean time per output token that goodput asks for, in ms."""
 SEEDS = tuple(range(20))
 MOST_LANES = 3
 
 
 @dataclass(frozen=True)
-class HomeState:
+class RaceState:
     """Hold every setting of the race. Values lie on short lists, so that visitors share cached runs."""
 
     preset: str
@@ -27,6 +33,9 @@ class HomeState:
     memory: int
     error: int
     seed: int
+    budget: int = 2_048
+    watermark: int = 0
+    tpot: int = 100
 
 
 _NUMBERS: dict[str, tuple[str, Sequence[int]]] = {
@@ -34,7 +43,12 @@ _NUMBERS: dict[str, tuple[str, Sequence[int]]] = {
     "memory": ("memory", MEMORIES),
     "error": ("prediction error", ERRORS),
     "seed": ("seed", SEEDS),
+    "budget": ("token budget", BUDGETS),
+    "watermark": ("watermark", WATERMARKS),
+    "tpot": ("limit per token", TPOTS),
 }
+SCALES: Mapping[str, Sequence[int]] = {key: marks for key, (_, marks) in _NUMBERS.items()}
+"""Field -> the marks of its scale."""
 _WHOLE = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 Query = Mapping[str, Sequence[str]]
@@ -42,8 +56,8 @@ Query = Mapping[str, Sequence[str]]
 
 
 def decode(
-    query: Query, presets: Mapping[str, HomeState], default: str, rulebooks: Collection[str]
-) -> tuple[HomeState, str]:
+    query: Query, presets: Mapping[str, RaceState], default: str, rulebooks: Collection[str]
+) -> tuple[RaceState, str]:
     """Read a link; what it gets wrong keeps the preset's value and is named in the one sentence returned ("" if none).
 
     The sentence never repeats what the link said: a link may come from anyone.
@@ -94,7 +108,7 @@ def _sentence(names: Sequence[str]) -> str:
     return f"This link asks for something that does not exist ({listed}), so the preset's own settings are shown there."
 
 
-def encode(state: HomeState, presets: Mapping[str, HomeState]) -> dict[str, str]:
+def encode(state: RaceState, presets: Mapping[str, RaceState]) -> dict[str, str]:
     """Return the link of a state: the preset by name and what differs from it."""
     preset = presets[state.preset]
     link = {"preset": state.preset}

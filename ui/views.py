@@ -14,7 +14,7 @@ import streamlit as st
 
 from ui import charts, evidence, labels, run, text
 from ui.palette import Mode
-from ui.state import HomeState
+from ui.state import RaceState
 
 HEAD_START_S = 0.4
 """How long what is read waits for what is watched: about what a browser takes to unpack and draw a race."""
@@ -103,7 +103,7 @@ def _helped(race: run.Race, facts: Mapping[str, Any]) -> None:
         text.show("home/one_of_a_kind", **facts)
 
 
-def _seeds(state: HomeState) -> None:
+def _seeds(state: RaceState) -> None:
     """Show the stored repetition over seeds of the preset."""
     command = f"python -m ui.evidence {state.preset}"
     try:

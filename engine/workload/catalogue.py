@@ -14,7 +14,7 @@ from numpy.random import Generator
 
 from engine import profiles
 from engine.records import BLOCK_TOKENS, Floats, Ints, Profile, Settings, Trace
-from engine.workload import arrivals, conversations, lengths
+from engine.workload import arrivals, conversations, lengths, mix
 from engine.workload.draws import streams
 from engine.workload.predictions import client_limits, predict
 
@@ -23,7 +23,7 @@ CLASSES = ("chat", "agent turn", "long report", "document")
 CHAT, AGENT_TURN, LONG_REPORT, DOCUMENT = range(4)
 DOCUMENT_PROMPT_TOKENS = 2500
 LONG_OUTPUT_TOKENS = 350
-KINDS = ("azure_conv", "azure_code", "agents")
+KINDS = ("azure_conv", "azure_code", "agents", "sized", "mix")
 
 # The synthetic mix of agents, chats and documents; lengths are lognormal (median tokens, sigma), gaps in seconds.
 SHARES = (0.35, 0.40, 0.25)
@@ -35,6 +35,12 @@ LOOP_SYSTEM_TOKENS = 4096
 TOOLS = 4
 LONGEST_TEXT_TOKENS = 24_000
 
+# Requests whose lengths have the means of the Azure conversation trace 2023 and a spread that is set.
+SIZED_PROMPT, SIZED_ANSWER = 1187.5, 238.9
+"""Tokens: the means of the shipped histogram, whose own spreads are 0.90 and 0.71."""
+SIZED_MOST = 16_384, 4096
+"""Tokens at which prompts and answers are cut: 1 to 2 % of all tokens at spread 2, next to none at 1 and below."""
+
 
 @dataclass(frozen=True)
 class Scenario:
@@ -42,6 +48,8 @@ class Scenario:
 
     `rate_at_load_1`: requests (agents: conversations) per second at load 1.0, the rate that `vllm_v1` completes under
     overload. `seeds`: how many seeds, from 0, the evidence uses. `slo`: ttft_ms and tpot_ms. `lanes`: rulebook ids.
+    `spread`: coefficient of variation of lengths, where it is a number that can be set; `rates`: by other spreads, in
+    hundredths, what `rate_at_load_1` is there. `streams`: what a workload of kind `mix` is made of.
     """
 
     id: str
@@ -61,6 +69,9 @@ class Scenario:
     server: Mapping[str, Any]
     slo: Mapping[str, float]
     classes: tuple[str, ...] = field(default=CLASSES)
+    streams: tuple[mix.Stream, ...] = ()
+    spread: float | None = None
+    rates: Mapping[str, float] = field(default_factory=dict)
 
     def settings(self) -> Settings:
         """Return the engine's knobs of this scenario."""
@@ -70,36 +81,73 @@ class Scenario:
         """Return the GPU profile of this scenario."""
         return profiles.load(self.profile, self.estimated)
 
+    def rate_at(self, spread: float | None) -> float:
+        """Return arrivals per second at load 1.0 and a spread of lengths; raise ValueError where none was measured."""
+        if spread is None or spread == self.spread:
+            return self.rate_at_load_1
+        key = f"{round(100 * spread)}"
+        if key not in self.rates:
+            raise ValueError(f"spread, in hundredths, is one of {', '.join(self.rates)}; {key} was not measured.")
+        return self.rates[key]
 
-def scenarios() -> list[str]:
-    """Return the ids of the scenarios, sorted."""
-    return sorted(path.stem for path in (ASSETS / "scenarios").glob("*.toml"))
+
+def scenarios(chapter: str = "") -> list[str]:
+    """Return the ids of a chapter's scenarios, sorted; without a chapter those of the race. An id is unique."""
+    return sorted(path.stem for path in (ASSETS / "scenarios" / chapter).glob("*.toml"))
+
+
+def _files() -> Mapping[str, Path]:
+    return {path.stem: path for path in sorted((ASSETS / "scenarios").rglob("*.toml"))}
+
+
+def every_scenario() -> list[str]:
+    """Return the ids of all scenarios, of the race and of the chapters, sorted."""
+    return sorted(_files())
 
 
 @cache
 def scenario(id: str) -> Scenario:
     """Return a scenario by id; raise LookupError or ValueError with a sentence."""
-    if id not in scenarios():
-        raise LookupError(f"no scenario is called {id!r}; there are {', '.join(scenarios()) or 'none'}.")
-    with (ASSETS / "scenarios" / f"{id}.toml").open("rb") as file:
+    if id not in _files():
+        raise LookupError(f"no scenario is called {id!r}; there are {', '.join(_files()) or 'none'}.")
+    with _files()[id].open("rb") as file:
         data = tomllib.load(file)
     data["server"] = data.pop("settings", {})
     known = {f.name for f in fields(Scenario)}
-    missing, unknown = sorted(known - set(data) - {"id", "classes"}), sorted(set(data) - known)
+    missing = sorted(known - set(data) - {"id", "classes", "streams", "spread", "rates"})
+    unknown = sorted(set(data) - known)
     if missing or unknown:
         raise ValueError(f"scenario {id!r} must not lack {missing} nor add {unknown}: correct its TOML file.")
     if data["kind"] not in KINDS:
         raise ValueError(f"scenario {id!r} has kind {data['kind']!r}; use {', '.join(KINDS)}.")
+    if data["kind"] != "agents" and (data["kind"] == "sized") != ("spread" in data):
+        raise ValueError(f"scenario {id!r} of kind {data['kind']!r} has a spread or lacks one: correct its TOML file.")
     data["lanes"] = tuple(data["lanes"])
     data["classes"] = tuple(data.get("classes", CLASSES))
+    data["streams"] = tuple(_stream(id, row, data["classes"]) for row in data.get("streams", ()))
+    if bool(data["streams"]) != (data["kind"] == "mix"):
+        raise ValueError(f"scenario {id!r}: kind mix needs [[streams]], and only it: correct its TOML file.")
     return Scenario(id=id, **data)
 
 
-def generate(scenario: Scenario, seed: int, load: float | None = None, sigma: float | None = None) -> Trace:
+def _stream(id: str, row: Mapping[str, Any], classes: tuple[str, ...]) -> mix.Stream:
+    if row.get("of") not in classes:
+        raise ValueError(f"scenario {id!r} has a stream of {row.get('of')!r}; its classes are {', '.join(classes)}.")
+    try:
+        said: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
+        return mix.Stream(**said)
+    except TypeError as error:
+        raise ValueError(f"scenario {id!r} has a stream that is none ({error}): correct its TOML file.") from None
+
+
+def generate(
+    scenario: Scenario, seed: int, load: float | None = None, sigma: float | None = None, spread: float | None = None
+) -> Trace:
     """Return the requests of one seed.
 
     Random numbers are common: another load is the same draws with time stretched and cut at the same duration, another
     sigma the same errors scaled. predicted_tokens = max(1, round(output * exp(sigma * Z))), Z standard normal.
+    `spread` counts where the scenario has one: load 1.0 is then what `vllm_v1` completes at that spread.
     """
     load = scenario.load if load is None else load
     sigma = scenario.sigma if sigma is None else sigma
@@ -107,10 +155,16 @@ def generate(scenario: Scenario, seed: int, load: float | None = None, sigma: fl
         raise ValueError(f"load must be above 0 and at most 10; it is {load}.")
     if not 0.0 <= sigma <= 5.0:
         raise ValueError(f"sigma, the spread of prediction errors, must be between 0 and 5; it is {sigma}.")
+    if scenario.kind == "mix":
+        rate = scenario.rate_at_load_1 * load
+        return mix.draw(scenario.streams, scenario.classes, rate, scenario.duration_s, sigma, seed)
     drawn = streams(seed, 12)
-    rate = scenario.rate_at_load_1 * load
+    spread = scenario.spread if spread is None or scenario.spread is None else spread
+    rate = scenario.rate_at(spread) * load
     if scenario.kind == "agents":
-        return _agents(drawn, rate, scenario.duration_s, sigma)
+        return _agents(drawn, rate, scenario.duration_s, sigma, spread)
+    if spread is not None:
+        return _sized(drawn, rate, scenario.duration_s, sigma, spread)
     return _azure(drawn, scenario.kind, rate, scenario.duration_s, sigma)
 
 
@@ -129,14 +183,40 @@ def _azure(drawn: list[Generator], kind: str, rate: float, duration_s: float, si
     )
 
 
+def _sized(drawn: list[Generator], rate: float, duration_s: float, sigma: float, spread: float) -> Trace:
+    """Draw a Poisson stream of requests that share nothing; another spread scales the same draws around fixed means."""
+    at = arrivals.poisson(rate, duration_s, drawn[0])
+    prompt, output = (
+        lengths.lognormal(*lengths.of_mean(mean, spread), len(at), stream, 1, most)
+        for mean, most, stream in ((SIZED_PROMPT, SIZED_MOST[0], drawn[1]), (SIZED_ANSWER, SIZED_MOST[1], drawn[2]))
+    )
+    return Trace(
+        arrival_us=arrivals.microseconds(at),
+        prompt_tokens=prompt,
+        output_tokens=output,
+        predicted_tokens=predict(output, sigma, drawn[3]),
+        max_new_tokens=client_limits(output, drawn[4]),
+        class_id=np.zeros(len(at), np.int64),
+    )
+
+
 def _by_class(
-    kind: Ints, document: tuple[float, float], chat: tuple[float, float], loop: tuple[float, float]
+    kind: Ints,
+    document: tuple[float, float],
+    chat: tuple[float, float],
+    loop: tuple[float, float],
+    spread: float | None,
 ) -> tuple[Floats, Floats]:
+    """Return (median, sigma) of each row's law; with a spread, of the law of equal mean that has this spread."""
     table = np.array([document, chat, loop])
+    if spread is not None:
+        table = np.array([lengths.of_mean(median * np.exp(wide**2 / 2.0), spread) for median, wide in table])
     return table[kind, 0], table[kind, 1]
 
 
-def _agents(drawn: list[Generator], rate: float, duration_s: float, sigma: float) -> Trace:
+def _agents(
+    drawn: list[Generator], rate: float, duration_s: float, sigma: float, spread: float | None = None
+) -> Trace:
     """Draw conversations as a Poisson stream; each turn's prompt is all that was said before plus new text.
 
     Turns that could not arrive within the duration even if every answer took no time are left out: the same rows under
@@ -151,8 +231,8 @@ def _agents(drawn: list[Generator], rate: float, duration_s: float, sigma: float
     of = kind[session]
     system = np.where((of == 2) & (turn == 0), LOOP_SYSTEM_TOKENS, 0)
     prompts, answers = (
-        _by_class(of, DOCUMENT_PROMPT, CHAT_TEXT, LOOP_TEXT),
-        _by_class(of, DOCUMENT_ANSWER, CHAT_ANSWER, LOOP_ANSWER),
+        _by_class(of, DOCUMENT_PROMPT, CHAT_TEXT, LOOP_TEXT, spread),
+        _by_class(of, DOCUMENT_ANSWER, CHAT_ANSWER, LOOP_ANSWER, spread),
     )
     text = lengths.lognormal(*prompts, len(of), drawn[3], 8, LONGEST_TEXT_TOKENS) + system
     output = lengths.lognormal(*answers, len(of), drawn[4], 8, LONGEST_TEXT_TOKENS)

@@ -47,6 +47,11 @@ def lognormal(
     return np.clip(drawn, low, high).astype(np.int64)
 
 
+def of_mean(mean: float, spread: float) -> tuple[float, float]:
+    """Return (median, sigma) of the lognormal law with this mean and coefficient of variation, before any cut."""
+    return mean / float(np.sqrt(1.0 + spread**2)), float(np.sqrt(np.log1p(spread**2)))
+
+
 def shaped(name: str, n: int, prompts: Generator, outputs: Generator) -> tuple[Ints, Ints]:
     """Draw n prompt and output lengths of a preset of SHAPES; raise LookupError for a name that is not there."""
     if name not in SHAPES:

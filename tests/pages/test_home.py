@@ -11,6 +11,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from ui import run
+from ui.state import RaceState
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SHELL = str(ROOT / "shell.py")
@@ -168,10 +169,10 @@ def test_impossible_experiment_keeps_the_last_good_race(monkeypatch: pytest.Monk
     app = opened()
     real = run._lane
 
-    def broken(preset: str, load: int, memory: int, error: int, seed: int, book: str) -> Any:
-        if memory == 3000:
+    def broken(state: RaceState) -> Any:
+        if state.memory == 3000:
             raise ValueError("Request 0 needs more blocks than the server has: raise num_gpu_blocks.")
-        return real(preset, load, memory, error, seed, book)
+        return real(state)
 
     monkeypatch.setattr(run, "_lane", broken)
     app.select_slider(key="home_memory").set_value(3000).run()

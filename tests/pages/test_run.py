@@ -13,7 +13,7 @@ import pytest
 
 from engine import metrics
 from ui import charts, evidence, run, text
-from ui.state import HomeState
+from ui.state import RaceState
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_no_lane_beats_the_bound(race: run.Race) -> None:
 def test_every_preset_is_on_the_page_with_the_rulebooks_of_its_file() -> None:
     assert run.preset_ids()[0] == "rush_hour"
     for id, state in run.presets().items():
-        assert isinstance(state, HomeState) and state.preset == id
+        assert isinstance(state, RaceState) and state.preset == id
         assert set(state.lanes) <= set(run.books())
 
 

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ui.state import ERRORS, LOADS, MEMORIES, SEEDS, HomeState, decode, encode
+from ui.state import BUDGETS, ERRORS, LOADS, MEMORIES, SEEDS, TPOTS, WATERMARKS, RaceState, decode, encode
 
 BOOKS = ("vllm_v1", "best_heuristic", "lp_prices", "shortest_prompt")
 PRESETS = {
-    "rush_hour": HomeState("rush_hour", ("vllm_v1", "best_heuristic", "lp_prices"), 110, 6000, 50, 0),
-    "odd": HomeState("odd", ("vllm_v1",), 93, 7777, 50, 0),
+    "rush_hour": RaceState("rush_hour", ("vllm_v1", "best_heuristic", "lp_prices"), 110, 6000, 50, 0),
+    "odd": RaceState("odd", ("vllm_v1",), 93, 7777, 50, 0),
 }
 HOSTILE = {
     "unknown preset": {"preset": ["nope"]},
@@ -65,18 +65,21 @@ def test_a_preset_between_two_marks_keeps_its_own_value() -> None:
 
 
 states = st.builds(
-    HomeState,
+    RaceState,
     st.sampled_from(sorted(PRESETS)),
     st.lists(st.sampled_from(BOOKS), min_size=1, max_size=3, unique=True).map(tuple),
     st.sampled_from(LOADS),
     st.sampled_from(MEMORIES),
     st.sampled_from(ERRORS),
     st.sampled_from(SEEDS),
+    st.sampled_from(BUDGETS),
+    st.sampled_from(WATERMARKS),
+    st.sampled_from(TPOTS),
 )
 
 
 @given(states)
-def test_link_and_back_is_the_same_state(state: HomeState) -> None:
+def test_link_and_back_is_the_same_state(state: RaceState) -> None:
     link = {key: [value] for key, value in encode(state, PRESETS).items()}
     assert decode(link, PRESETS, "rush_hour", BOOKS) == (state, "")
 

@@ -1,0 +1,118 @@
+"""The frame of a chapter: its presets, the control in front, the question, and what stands at its end.
+
+A chapter is the race with one control in front: its presets are scenarios, its state is the race's, so that the same
+link opens the same run in the race.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import streamlit as st
+
+from engine import metrics, workload
+from ui import controls, link, run, text, views
+from ui.state import RaceState, encode
+
+SEEDS = 20
+"""Seeds of "Over many seeds": enough for a 95 % interval of a paired difference."""
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """Name what a chapter page shows: `page` (its file and text folder) and its presets (scenario ids), first first.
+
+    `front`: the fields of `RaceState` whose controls stand in front; `more`: those behind "More". `nowhere`: the
+    preset in which the chapter's idea gains nothing. `onward`: the next chapter's file and words.
+    """
+
+    page: str
+    presets: tuple[str, ...]
+    front: tuple[str, ...]
+    more: tuple[str, ...]
+    nowhere: str
+    onward: tuple[str, str]
+
+
+def head(chapter: Chapter) -> run.Race:
+    """Show presets and controls; return the race of the settings, or the last one that could be run, with a reason."""
+    state, note = controls.settle(chapter.page, chapter.presets)
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+        controls.preset_picker(chapter.page, chapter.presets, state)
+        for field in chapter.front:
+            controls.control(chapter.page, field, state, width=controls.FRONT)
+        with st.popover("More", type="tertiary", icon=":material/tune:"):
+            controls.experiment(chapter.page, state, chapter.more)
+    controls.intent(state)
+    race, trouble = controls.run_or_last_good(chapter.page, state)
+    controls.say(note, trouble, chapter.page)
+    return race
+
+
+def ask(name: str, question: str, options: Sequence[str], right: str, answer: str, **facts: Any) -> None:
+    """Ask before the answer is shown: `question` and `answer` name blocks, `right` is one of the options.
+
+    The answer's block gets `verdict` and `right` besides the facts. Inside a fragment this reruns the fragment alone.
+    """
+    text.show(question, **facts)
+    chosen = st.pills(name, list(options), key=f"ask_{name}", label_visibility="collapsed", wrap=True)
+    if chosen:
+        text.show(answer, verdict="Yes" if chosen == right else "No", right=right, **facts)
+
+
+def ends(chapter: Chapter, race: run.Race, **facts: Any) -> None:
+    """Show the take-away, where the idea gains nothing (with that preset's link), the sources and the way onward."""
+    page = chapter.page
+    takeaway, nowhere = st.columns(2, gap="large")
+    with takeaway:
+        st.header("Take away", anchor="take-away")
+        text.show(f"{page}/take_away", **facts)
+        st.page_link(
+            "pages/home.py",
+            label="This very run in the race",
+            icon=":material/arrow_forward:",
+            query_params=encode(race.state, run.presets()),
+        )
+        path, words = chapter.onward
+        st.page_link(path, label=words, icon=":material/arrow_forward:")
+    with nowhere:
+        st.header("Where this does not help", anchor="limits")
+        text.show(f"{page}/limits", **facts)
+        if race.state.preset != chapter.nowhere:
+            st.button(
+                f"Show it: {workload.scenario(chapter.nowhere).title}",
+                key=f"{page}_nowhere",
+                on_click=link.put,
+                args=(page, run.presets()[chapter.nowhere]),
+            )
+        views.step_times(race.scenario.profile, estimated=race.scenario.estimated)
+        text.show(f"{page}/sources", **facts)
+
+
+@st.fragment
+def over_seeds(chapter: Chapter, race: run.Race, measure: str = "mean_ms") -> None:
+    """Offer to repeat the run with other seeds: each lane against the first, difference in % with its 95 % interval."""
+    if len(race.results) < 2:
+        return
+    if not st.toggle(f"Repeat it with {SEEDS} seeds", key=f"{chapter.page}_repeat"):
+        return
+    st.table(
+        [
+            {
+                "lane": name,
+                f"against {race.labels[0]}": f"{paired.mean:+.1f} %",
+                "95 % interval": f"{paired.low:+.1f} to {paired.high:+.1f} %",
+                "seeds better": f"{paired.wins} of {paired.seeds}",
+            }
+            for name, paired in repeated(race.state, measure).items()
+        ],
+        border="horizontal",
+        alt="Each lane against the first over many seeds",
+    )
+
+
+def repeated(state: RaceState, measure: str = "mean_ms") -> dict[str, metrics.Paired]:
+    """Return lane's name -> paired difference to the first lane in % over SEEDS seeds (runs are shared and cached)."""
+    return {run.books()[id].name: paired for id, paired in run.over_seeds(state, SEEDS, measure).items()}
