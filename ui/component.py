@@ -10,8 +10,10 @@ import streamlit as st
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 
 
-def declare(source: str) -> Any:
+def declare(source: str, *shared: str) -> Any:
     """Return the function that mounts `assets/<source>.js` with `assets/<source>.css`, such as "player/player".
+
+    `shared`: files of assets/ whose functions it uses, such as "shared/picture"; they stand before its own.
 
     The file ends in `export default (component) => mountIn(component, Kind);` see assets/shared/mount.js for a Kind.
     """
@@ -21,7 +23,7 @@ def declare(source: str) -> Any:
 
     return st.components.v2.component(
         f"shadow_price.{Path(source).name}",
-        js=read(f"{source}.js") + read("shared/mount.js"),
+        js="".join(read(f"{name}.js") for name in (*shared, source, "shared/mount")),
         css=read(f"{source}.css"),
     )
 

@@ -45,7 +45,7 @@ WORDS: Mapping[str, Any] = {
     "Keys: arrows move and resize the chosen request, Shift with an arrow its answer, Delete removes it.",
 }
 
-_mount = component.declare("prices/editor")
+_mount = component.declare("prices/editor", "shared/picture")
 
 
 def name_of(request: int) -> str:

@@ -238,9 +238,12 @@ RULES: Mapping[str, Rule] = {
 }
 """Rules compared on the instance; all look ahead to the peak of memory, so none ever preempts."""
 LANES = ("fcfs", "sjf_skip", "lp")
+RECORD = ("requests", "steps", "scheduled", "moves", "blocks")
+"""What the player needs of a run."""
 
 
-def _book(id: str) -> engine.Rulebook:
+def book(id: str) -> engine.Rulebook:
+    """Return one of RULES as a rulebook."""
     rule, base = RULES[id], rulebooks.load("mc_sf_skip")
     about = {**base.about, "short": rule.short, "claim": rule.claim, "label": rule.label, "color": rule.color}
     mechanisms = replace(base.mechanisms, misfit=rule.misfit)
@@ -266,7 +269,8 @@ def trace_of(answer: Answer) -> engine.Trace:
     )
 
 
-def _run(answer: Answer, trace: engine.Trace, rule: str, record: tuple[str, ...]) -> engine.Result:
+def serve(answer: Answer, trace: engine.Trace, book: engine.Rulebook, record: tuple[str, ...]) -> engine.Result:
+    """Run the instance in the engine: a slot is a step of one second, a block holds one token."""
     settings = engine.Settings(
         max_num_seqs=1024,
         max_num_batched_tokens=answer.instance.memory + 1,
@@ -275,7 +279,15 @@ def _run(answer: Answer, trace: engine.Trace, rule: str, record: tuple[str, ...]
         enable_prefix_caching=False,
         lookahead_margin_tokens=0,
     )
-    return engine.simulate(trace, settings, SLOT_PROFILE, _book(rule), record)
+    return engine.simulate(trace, settings, SLOT_PROFILE, book, record)
+
+
+def notes(answer: Answer) -> np.ndarray[Any, Any]:
+    """Return the program's prices for a lane that follows it: ms of waiting per block and second in each slot."""
+    noted = np.zeros(answer.slots, dtype=PRICE_DTYPE)
+    noted["t_us"] = np.arange(answer.slots) * SLOT_US
+    noted["memory"] = answer.prices * 1000.0
+    return noted
 
 
 @dataclass(frozen=True, eq=False)
@@ -290,12 +302,8 @@ class Lanes:
 def _race(memory: int, requests: tuple[tuple[int, int, int], ...]) -> Lanes:
     answer = _solve(memory, requests)
     trace = trace_of(answer)
-    results = [_run(answer, trace, rule, ("requests", "steps", "scheduled", "moves", "blocks")) for rule in LANES]
-    # The lane that follows the program carries its prices: ms of waiting per block and second in each slot.
-    notes = np.zeros(answer.slots, dtype=PRICE_DTYPE)
-    notes["t_us"] = np.arange(answer.slots) * SLOT_US
-    notes["memory"] = answer.prices * 1000.0
-    results[-1] = replace(results[-1], prices=notes)
+    results = [serve(answer, trace, book(rule), RECORD) for rule in LANES]
+    results[-1] = replace(results[-1], prices=notes(answer))
     return Lanes(trace, tuple(results))
 
 
@@ -311,7 +319,7 @@ def _compared(memory: int, requests: tuple[tuple[int, int, int], ...]) -> dict[s
     trace = trace_of(answer)
     found: dict[str, float | None] = {}
     for rule in RULES:
-        done = _run(answer, trace, rule, ("requests",)).requests
+        done = serve(answer, trace, book(rule), ("requests",)).requests
         found[rule] = float((done["finish_us"] - done["arrival_us"]).sum() / SLOT_US)  # type: ignore[index]
     found["integer"] = None
     if len(requests) <= READABLE:

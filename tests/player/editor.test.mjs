@@ -3,7 +3,8 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import test from "node:test";
 
-const source = await readFile(new URL("../../assets/prices/editor.js", import.meta.url), "utf8");
+const files = ["shared/picture", "prices/editor"].map((name) => readFile(new URL(`../../assets/${name}.js`, import.meta.url), "utf8"));
+const source = (await Promise.all(files)).join("");
 const { arrange, letter, marks, moved, outline, say } = await import(`data:text/javascript,${encodeURIComponent(source)}`);
 const LIMITS = { arrival: 90, output: 40 };
 
