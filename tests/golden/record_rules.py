@@ -24,6 +24,7 @@ FILE = Path(__file__).with_name("rules.json")
 CLOCK = engine.Profile("4 to 12 ms a step", 4_000_000_000, 60_000_000, 30_000, 8_000, per_seq_ps=70_000)
 KNOBS = engine.Settings(max_num_seqs=6, max_num_batched_tokens=128, num_gpu_blocks=24)
 OPTIONS: dict[str, dict[str, Any]] = {
+    "order by_hand": {"slot_ms": 800.0},
     "order two_class": {"threshold_tokens": 24},
     "order least_slack": {"slo_ms": [2000.0, 600.0]},
     "evict tlru": {"xi_tokens": 100, "next_tokens": 20},
@@ -71,12 +72,14 @@ def trace() -> engine.Trace:
 def row(rule: Policy, server: Callable[..., Any] | None = None) -> dict[str, int]:
     """Return the totals of the instance with the rule in its place among first come, newest, LRU and no pins.
 
-    Victims and pins are told apart under other orders, the victim `lp_price` under the one that writes its prices.
+    Victims and pins are told apart under other orders, the victim `lp_price` under the one that writes its prices, and
+    starts chosen by hand from plain priorities by the admission test that holds requests back.
     """
     order = {"victim": "lp_price" if rule.id == "lp_price" else "sjf", "pin": "prompt_sjf"}.get(rule.decides, "fcfs")
     rules = {"order": order} | {rule.decides: rule.id}
     options = {rule.decides: OPTIONS.get(f"{rule.decides} {rule.id}", {})}
-    book = engine.Rulebook("g", "g", options=options, mechanisms=Mechanisms(preempted="by_key"), **rules)
+    mechanisms = Mechanisms(preempted="by_key", admission="threshold" if rule.id == "by_hand" else "vllm")
+    book = engine.Rulebook("g", "g", options=options, mechanisms=mechanisms, **rules)
     result = Run(trace(), KNOBS, CLOCK, book, ("requests", "steps"), server=server).finish()
     r, steps = result.requests, result.steps
     return {

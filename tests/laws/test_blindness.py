@@ -38,8 +38,9 @@ def blind(book: engine.Rulebook) -> engine.Rulebook:
     return replace(book, evict="lru") if find("evict", book.evict).knows == "clairvoyant" else book
 
 
-def test_only_beladys_rule_is_clairvoyant() -> None:
-    assert [id for rule, id in zip(RULES, IDS, strict=True) if rule.knows == "clairvoyant"] == ["evict-belady"]
+def test_only_beladys_rule_and_a_persons_starts_are_clairvoyant() -> None:
+    named = [id for rule, id in zip(RULES, IDS, strict=True) if rule.knows == "clairvoyant"]
+    assert named == ["evict-belady", "order-by_hand"]
 
 
 def test_l8_unseen_output_lengths_change_nothing_before_they_are_seen(runs: Runs) -> None:
