@@ -33,6 +33,8 @@ class Widget:
     kind: str
     marks: tuple[str, ...]
     now: tuple[str, ...]
+    told: bool
+    """Whether the server insists on what it shows; otherwise the front end keeps what it has."""
     fragment: str
     movable: bool
 
@@ -70,7 +72,7 @@ def widget_of(delta: Delta) -> Widget | None:
         case _:
             return None
     movable = movable and len(marks) > 1 and not made.disabled and not made.form_id
-    return Widget(made.id, kind, marks, tuple(now), delta.fragment_id, movable)
+    return Widget(made.id, kind, marks, tuple(now), made.set_value, delta.fragment_id, movable)
 
 
 @dataclass
@@ -188,6 +190,8 @@ class Visitor:
             elif answer.metadata.cacheable and answer.hash:
                 self.known[answer.hash] = delta if widget_of(delta) else Delta()
             if (widget := widget_of(delta)) is not None:
+                if not widget.told and widget.id in self.widgets:
+                    widget.now = self.widgets[widget.id].now
                 fresh[widget.id] = widget
             error = error or trouble(delta)
             if what == "new_session":
