@@ -6,16 +6,18 @@ link opens the same run in the race.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import streamlit as st
 
 from engine import metrics, workload
-from ui import controls, link, run, text, views
+from ui import controls, run, text, views
 from ui.state import RaceState, encode
 
+CLOSING = ("take_away", "limits", "sources")
+"""Names of the blocks that end every page."""
 SEEDS = 20
 """Seeds of "Over many seeds": enough for a 95 % interval of a paired difference."""
 
@@ -64,30 +66,40 @@ def ask(name: str, question: str, options: Sequence[str], right: str, answer: st
 
 def ends(chapter: Chapter, race: run.Race, **facts: Any) -> None:
     """Show the take-away, where the idea gains nothing (with that preset's link), the sources and the way onward."""
-    page = chapter.page
-    takeaway, nowhere = st.columns(2, gap="large")
+    path, words = chapter.onward
+    title = workload.scenario(chapter.nowhere).title
+    closing(
+        chapter.page,
+        nowhere=None if race.state.preset == chapter.nowhere else (f"Show it: {title}", {"preset": chapter.nowhere}),
+        onward={
+            "This very run in the race": ("pages/home.py", encode(race.state, run.presets())),
+            words: (path, {}),
+        },
+        **facts,
+    )
+    views.step_times(race.scenario.profile, estimated=race.scenario.estimated)
+
+
+def closing(
+    page: str,
+    *,
+    nowhere: tuple[str, Mapping[str, str]] | None,
+    onward: Mapping[str, tuple[str, Mapping[str, str]]],
+    **facts: Any,
+) -> None:
+    """End a page with the blocks of CLOSING. `nowhere`: words and link on this page; `onward`: words -> (page, link)."""
+    takeaway, limits = st.columns(2, gap="large")
     with takeaway:
         st.header("Take away", anchor="take-away")
         text.show(f"{page}/take_away", **facts)
-        st.page_link(
-            "pages/home.py",
-            label="This very run in the race",
-            icon=":material/arrow_forward:",
-            query_params=encode(race.state, run.presets()),
-        )
-        path, words = chapter.onward
-        st.page_link(path, label=words, icon=":material/arrow_forward:")
-    with nowhere:
+        for words, (path, query) in onward.items():
+            st.page_link(path, label=words, icon=":material/arrow_forward:", query_params=dict(query))
+    with limits:
         st.header("Where this does not help", anchor="limits")
         text.show(f"{page}/limits", **facts)
-        if race.state.preset != chapter.nowhere:
-            st.button(
-                f"Show it: {workload.scenario(chapter.nowhere).title}",
-                key=f"{page}_nowhere",
-                on_click=link.put,
-                args=(page, run.presets()[chapter.nowhere]),
-            )
-        views.step_times(race.scenario.profile, estimated=race.scenario.estimated)
+        if nowhere is not None:
+            words, query = nowhere
+            st.page_link(f"pages/{page}.py", label=words, icon=":material/arrow_forward:", query_params=dict(query))
         text.show(f"{page}/sources", **facts)
 
 
