@@ -84,7 +84,7 @@ def test_a_rulebook_that_predicts_says_what_a_trace_without_predictions_lacks(id
 
 def test_what_a_rulebook_knows_is_what_its_best_informed_part_knows() -> None:
     classes = {id: rulebooks.knows(rulebooks.load(id)) for id in rulebooks.names()}
-    guess = {"lp_prices", "best_heuristic", "mc_sf", "mc_sf_skip"}
+    guess = {"lp_cache", "lp_prices", "best_heuristic", "mc_sf", "mc_sf_skip"}
     assert {id for id, knows in classes.items() if knows == "predicted"} == guess
     assert {id for id, knows in classes.items() if knows == "online"} == set(classes) - guess
     looks_ahead = engine.Rulebook("b", "b", mechanisms=Mechanisms(admission="peak_lookahead"))
