@@ -10,7 +10,7 @@ import streamlit as st
 
 from engine import workload
 from ui import link, player, run, text, why
-from ui.state import MOST_LANES, SCALES, RaceState, decode, encode
+from ui.state import MOST_LANES, NO_SPREAD, SCALES, RaceState, decode, encode
 
 FRONT = 220
 """Width of a control that stands in front, in px."""
@@ -30,6 +30,11 @@ WORDS: Mapping[str, tuple[str, str, Callable[[int], str]]] = {
         "Spread of the predicted output lengths: the predicted length is the true one times exp(σ Z).",
         lambda hundredths: f"σ {hundredths / 100:.2f}",
     ),
+    "spread": (
+        "Spread of lengths",
+        "Standard deviation of prompt and answer lengths over their mean, which stays.",
+        lambda hundredths: f"{hundredths / 100:.2f}",
+    ),
     "budget": (
         "Token budget",
         "New tokens a step may carry (max_num_batched_tokens in vLLM); a rulebook may bring its own.",
@@ -48,7 +53,7 @@ WORDS: Mapping[str, tuple[str, str, Callable[[int], str]]] = {
     "seed": ("Seed", "Fixes every random draw: the same seed gives every lane the same requests.", str),
 }
 """Field -> its label, what it means, and how a value is said."""
-EXPERIMENT = ("load", "memory", "error", "seed", "budget", "watermark", "tpot", "lanes")
+EXPERIMENT = ("load", "memory", "error", "spread", "seed", "budget", "watermark", "tpot", "lanes")
 """What the race lets one change."""
 
 
@@ -165,7 +170,7 @@ def control(page: str, field: str, state: RaceState, width: int | str = "stretch
 
 def experiment(page: str, state: RaceState, fields: Sequence[str] = EXPERIMENT) -> None:
     """Offer what can be changed, in two columns: a low popover leaves the race in sight while a slider moves."""
-    sliders = [field for field in fields if field != "lanes"]
+    sliders = [field for field in fields if field != "lanes" and getattr(state, field) != NO_SPREAD]
     for k, column in enumerate(st.columns(2)):
         with column:
             for field in sliders[k::2]:

@@ -20,7 +20,7 @@ from engine.policy import find
 from solvers import bounds
 from solvers.policies import lp_price
 from ui import text
-from ui.state import SCALES, RaceState
+from ui.state import NO_SPREAD, SCALES, RaceState
 
 ORDER = ("rush_hour", "agents_and_documents", "quiet_hour", "burst_of_code")
 """The race's presets in the order of its picker."""
@@ -101,6 +101,7 @@ def presets() -> Mapping[str, RaceState]:
             budget=int(made.server["max_num_batched_tokens"]),
             watermark=round(100 * made.server.get("watermark", 0.0)),
             tpot=round(made.slo["tpot_ms"]),
+            spread=NO_SPREAD if made.spread is None else round(100 * made.spread),
         )
     return states
 
@@ -112,8 +113,9 @@ def books() -> Mapping[str, engine.Rulebook]:
 
 
 @st.cache_resource(max_entries=32, ttl="2h", show_spinner=False)
-def _trace(preset: str, load: int, error: int, seed: int) -> engine.Trace:
-    return workload.generate(workload.scenario(preset), seed, load / 100, error / 100)
+def _trace(preset: str, load: int, error: int, spread: int, seed: int) -> engine.Trace:
+    # what NO_SPREAD stands for is not read: such a scenario has no spread
+    return workload.generate(workload.scenario(preset), seed, load / 100, error / 100, spread / 100)
 
 
 def settings_of(state: RaceState) -> engine.Settings:
@@ -132,7 +134,7 @@ def slo(state: RaceState) -> dict[str, float]:
 
 @st.cache_resource(max_entries=32, ttl="2h", show_spinner=False)
 def _finish_bound(state: RaceState) -> np.ndarray[Any, Any]:
-    trace = _trace(state.preset, state.load, state.error, state.seed)
+    trace = _trace(state.preset, state.load, state.error, state.spread, state.seed)
     return bounds.lone_service(trace, _loosest(state), workload.scenario(state.preset).gpu())
 
 
@@ -155,7 +157,7 @@ def mean_bound(race: Race) -> bounds.LatencyBound:
 @st.cache_resource(max_entries=24, ttl="2h", show_spinner=False)
 def _lane(state: RaceState) -> engine.Result:
     scenario, (book,) = workload.scenario(state.preset), state.lanes
-    trace = _trace(state.preset, state.load, state.error, state.seed)
+    trace = _trace(state.preset, state.load, state.error, state.spread, state.seed)
     with _turn():
         result = engine.simulate(trace, settings_of(state), scenario.gpu(), books()[book], RECORD)
     for part in (result.requests, result.steps, result.moves):
@@ -166,7 +168,8 @@ def _lane(state: RaceState) -> engine.Result:
 
 def race(state: RaceState) -> Race:
     """Run (or recall) the race of a state; raise ValueError with a sentence if it cannot be run."""
-    scenario, trace = workload.scenario(state.preset), _trace(state.preset, state.load, state.error, state.seed)
+    scenario = workload.scenario(state.preset)
+    trace = _trace(state.preset, state.load, state.error, state.spread, state.seed)
     usual = run_key(state)
     results = tuple(_lane(replace(usual, lanes=(book,))) for book in state.lanes)
     return Race(
@@ -189,7 +192,7 @@ def over_seeds(state: RaceState, seeds: int, measure: str) -> dict[str, metrics.
     """Return rulebook -> the paired difference of `measure` (of `metrics.summary`) to the first lane, in %."""
     scenario, found = workload.scenario(state.preset), []
     for seed in range(seeds):
-        trace = _trace(state.preset, state.load, state.error, seed)
+        trace = _trace(state.preset, state.load, state.error, state.spread, seed)
         row = []
         for book in state.lanes:
             with _turn():
@@ -318,5 +321,5 @@ def steps_csv(race: Race) -> str:
 
 def file_stem(state: RaceState) -> str:
     """Return a file name that says the settings."""
-    said = "".join(f"-{key}{getattr(state, key)}" for key in SCALES)
+    said = "".join(f"-{key}{getattr(state, key)}" for key in SCALES if getattr(state, key) != NO_SPREAD)
     return f"{state.preset}{said}"

@@ -12,6 +12,10 @@ MEMORIES = (1_500, 2_000, 3_000, 4_500, 6_000, 9_000, 12_000, 18_000, 27_000, 36
 """KV memory, in blocks of 16 tokens (vLLM's `num_gpu_blocks`)."""
 ERRORS = (0, 25, 50, 100, 200)
 """Spread sigma of predicted output lengths, in hundredths: predicted = true x exp(sigma Z), Z standard normal."""
+SPREADS = (0, 25, 50, 75, 100, 150, 200)
+"""Coefficient of variation of prompts and answers, in hundredths, in the scenarios whose lengths have one."""
+NO_SPREAD = -1
+"""Spread of a state whose preset takes its lengths from elsewhere."""
 BUDGETS = (128, 256, 512, 1_024, 2_048, 4_096, 8_192, 16_384)
 """New tokens a step may carry (vLLM's `max_num_batched_tokens`); rulebooks that batch otherwise keep their own."""
 WATERMARKS = (0, 1, 2, 3, 5, 8, 12, 20)
@@ -36,6 +40,7 @@ class RaceState:
     budget: int = 2_048
     watermark: int = 0
     tpot: int = 100
+    spread: int = NO_SPREAD
 
 
 _NUMBERS: dict[str, tuple[str, Sequence[int]]] = {
@@ -46,6 +51,7 @@ _NUMBERS: dict[str, tuple[str, Sequence[int]]] = {
     "budget": ("token budget", BUDGETS),
     "watermark": ("watermark", WATERMARKS),
     "tpot": ("limit per token", TPOTS),
+    "spread": ("spread of lengths", SPREADS),
 }
 SCALES: Mapping[str, Sequence[int]] = {key: marks for key, (_, marks) in _NUMBERS.items()}
 """Field -> the marks of its scale."""
@@ -81,7 +87,8 @@ def decode(
         if said is None:
             continue
         # A preset may sit between two marks of the scale; its own value is always allowed.
-        if _WHOLE.fullmatch(said) and (int(said) in allowed or int(said) == getattr(state, key)):
+        offered = key != "spread" or state.spread != NO_SPREAD
+        if offered and _WHOLE.fullmatch(said) and (int(said) in allowed or int(said) == getattr(state, key)):
             state = replace(state, **{key: int(said)})
         else:
             wrong.append(key)
