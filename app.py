@@ -7,8 +7,9 @@ import logging
 from collections.abc import AsyncIterator
 
 import streamlit as st
+from starlette.middleware import Middleware
 
-from ui import text, warm
+from ui import headers, text, warm
 
 
 @contextlib.asynccontextmanager
@@ -25,4 +26,4 @@ def went_wrong(error: Exception) -> bool:
     return True
 
 
-app = st.App("shell.py", lifespan=lifespan, on_script_error=went_wrong)
+app = st.App("shell.py", lifespan=lifespan, middleware=[Middleware(headers.Guard)], on_script_error=went_wrong)

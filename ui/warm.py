@@ -4,9 +4,31 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
+import shutil
+import tempfile
 import time
+from pathlib import Path
 
 log = logging.getLogger(__name__)
+
+KERNELS = "SHADOW_PRICE_KERNELS"
+"""Environment variable: a folder of kernels compiled beforehand, for the same path of the source and kind of processor."""
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def cache_folder() -> None:
+    """Give Numba a folder it can write to, filled from `KERNELS` if that is named; call it before Numba is imported.
+
+    Numba wants to write even where it only reads: without a writable folder its import of a cached kernel fails.
+    """
+    ready = os.environ.get(KERNELS)
+    if "NUMBA_CACHE_DIR" in os.environ or not (ready or not os.access(ROOT / "engine", os.W_OK)):
+        return
+    folder = tempfile.mkdtemp(prefix="shadow-price-kernels-")
+    if ready:
+        shutil.copytree(ready, folder, dirs_exist_ok=True)
+    os.environ["NUMBA_CACHE_DIR"] = folder
 
 
 def up() -> float:
@@ -15,6 +37,7 @@ def up() -> float:
     Streamlit collects garbage after every run of a page; frozen objects are not looked at again (85 -> 9 ms a rerun).
     """
     start = time.perf_counter()
+    cache_folder()
     import altair  # noqa: F401
     import pandas  # noqa: F401
     from streamlit.runtime.pages_manager import PagesManager
