@@ -8,10 +8,11 @@ from ui import controls, labels, one_request, one_request_charts, one_request_vi
 
 text.show("one_request/claim")
 request, note = one_request.settle()
-one_request_views.choose()
+one_request_views.choose(request)
 controls.say(note, "", "one_request")
 facts = one_request.facts(request)
 st.markdown(labels.profile_line(request.gpu, estimated=False))
+one_request_views.question(facts)
 walk.show(one_request.drawn(request), key="one_walk")
 
 told, costs = st.columns([5, 6], gap="large")
@@ -30,12 +31,7 @@ text.show("one_request/halves", **facts)
 st.header("Three questions", anchor="questions")
 one_request_views.questions(facts)
 
-out, limits = st.columns(2, gap="large")
-with out:
-    st.header("What these times leave out", anchor="left-out")
-    one_request_views.left_out(request)
-with limits:
-    st.header("Where this does not help", anchor="limits")
-    text.show("one_request/limits", **facts)
-    one_request_views.sources(facts)
-    one_request_views.onward()
+st.header("What these times leave out", anchor="left-out")
+one_request_views.left_out(request)
+
+one_request_views.closing(request, facts)

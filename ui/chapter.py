@@ -56,12 +56,15 @@ def head(chapter: Chapter) -> run.Race:
 def ask(name: str, question: str, options: Sequence[str], right: str, answer: str, **facts: Any) -> None:
     """Ask before the answer is shown: `question` and `answer` name blocks, `right` is one of the options.
 
-    The answer's block gets `verdict` and `right` besides the facts. Inside a fragment this reruns the fragment alone.
+    The answer's block gets `verdict` and `right`, as it goes on in a sentence, besides the facts. Inside a fragment
+    this reruns the fragment alone.
     """
     text.show(question, **facts)
     chosen = st.pills(name, list(options), key=f"ask_{name}", label_visibility="collapsed", wrap=True)
     if chosen:
-        text.show(answer, verdict="Yes" if chosen == right else "No", right=right, **facts)
+        text.show(
+            answer, verdict="Yes" if chosen == right else "No", **{**facts, "right": right[0].lower() + right[1:]}
+        )
 
 
 def ends(chapter: Chapter, race: run.Race, **facts: Any) -> None:
@@ -87,12 +90,14 @@ def closing(
     onward: Mapping[str, tuple[str, Mapping[str, str]]],
     **facts: Any,
 ) -> None:
-    """End a page with the blocks of CLOSING. `nowhere`: words and link on this page; `onward`: words -> (page, link)."""
+    """End a page: `nowhere` is words and link of this page, `onward` words -> (page, link); its blocks are CLOSING."""
     takeaway, limits = st.columns(2, gap="large")
     with takeaway:
         st.header("Take away", anchor="take-away")
         text.show(f"{page}/take_away", **facts)
         for words, (path, query) in onward.items():
+            if not (text.FOLDER.parents[1] / path).is_file():
+                continue
             st.page_link(path, label=words, icon=":material/arrow_forward:", query_params=dict(query))
     with limits:
         st.header("Where this does not help", anchor="limits")

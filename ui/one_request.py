@@ -29,6 +29,15 @@ class Request:
     budget: int = 2048
 
 
+PRESETS = {
+    "A chat turn": Request(),
+    "A long answer": Request(prompt=128, output=1024),
+    "A document, one line of answer": Request(prompt=16384, output=16, budget=16384),
+}
+"""Title -> request; in the last one the answer hardly counts, so that memory bandwidth does not help."""
+NOWHERE = "A document, one line of answer"
+
+
 @cache
 def gpus() -> dict[str, str]:
     """Return id -> title of the profiles that say which model they are of."""
@@ -92,15 +101,20 @@ def facts(request: Request) -> dict[str, Any]:
     reads, writes = halves(request)
     read_ms, write_ms = step_time.step_ms(profile, reads), step_time.step_ms(profile, writes)
     origin, roof, tpot = about.get("origin", {}), walk.roof(about), float(write_ms.mean())
-    sheet: dict[str, Any] = {}
+    sheet: dict[str, Any] = {"fast_prefill_percent": None, "fast_total_percent": None}
     if roof:
         weights_ms = model.weights_ms(roof["bandwidth"])
-        fast = float(step_time.step_ms(step_time.with_bandwidth(profile, 2, weights_ms), writes).mean())
+        faster = step_time.with_bandwidth(profile, 2, weights_ms)
+        fast = float(step_time.step_ms(faster, writes).mean())
+        fast_read = float(step_time.step_ms(faster, reads).sum())
         sheet = {
             **roof,
             "weights_ms": weights_ms,
             "fast_tpot_ms": fast,
             "fast_percent": 100 * (fast / tpot - 1),
+            "fast_prefill_percent": 100 * (fast_read / float(read_ms.sum()) - 1),
+            "fast_total_percent": 100
+            * ((fast_read + fast * len(write_ms)) / float(read_ms.sum() + write_ms.sum()) - 1),
             "datasheet": about["gpu"].get("source", ""),
         }
     first, last = ({k: v[[i]] for k, v in writes.items()} for i in (0, -1))
@@ -117,6 +131,8 @@ def facts(request: Request) -> dict[str, Any]:
         "chunks": len(read_ms),
         "prefill_ms": float(read_ms.sum()),
         "decode_ms": float(write_ms.sum()),
+        "prompt_token_ms": float(read_ms.sum()) / request.prompt,
+        "token_ratio": tpot / (float(read_ms.sum()) / request.prompt),
         "tpot_ms": tpot,
         "first_ms": float(step_time.step_ms(profile, first)[0]),
         "last_ms": float(step_time.step_ms(profile, last)[0]),
@@ -136,7 +152,7 @@ def facts(request: Request) -> dict[str, Any]:
         "decode_share": decode_share,
         "points": len(profiles.points(request.gpu).get("kind", [])),
         **{name: origin.get(name, "not stated") for name in ("engine", "measured_on", "how", "repository")},
-        "sheet": bool(sheet),
+        "sheet": bool(roof),
         **sheet,
     }
 

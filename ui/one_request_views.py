@@ -3,37 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import streamlit as st
 
 from engine import profiles, step_time
-from ui import labels, one_request, text, walk
+from ui import chapter, labels, link, one_request, text, walk
 from ui.one_request import Request
 
 SLIDER = 158
 """Width of a slider in px: two stand side by side on a phone."""
-NEXT = {
-    "pages/calibration.py": "Where these milliseconds come from",
-    "pages/home.py": "Many requests at once: the race",
-}
 BANDWIDTH_ANSWERS = ("It halves", "It falls, by less than half", "It stays as it is")
 QUESTIONS = {
-    "prefill": "one_request/ask_prefill",
-    "decode": "one_request/ask_decode",
-    "bandwidth": "one_request/ask_bandwidth",
+    "prefill": ("one_request/ask_prefill", "one_request/answer_prefill"),
+    "decode": ("one_request/ask_decode", "one_request/answer_decode"),
+    "bandwidth": ("one_request/ask_bandwidth", "one_request/answer_bandwidth"),
 }
-ANSWERS = {
-    "prefill": "one_request/answer_prefill",
-    "decode": "one_request/answer_decode",
-    "bandwidth": "one_request/answer_bandwidth",
-}
+"""Question -> the blocks that ask and answer it."""
+LONGER = ("Reading the prompt", "Writing the answer")
 
 
-def choose() -> None:
+def choose(request: Request) -> None:
     """Show the controls; `one_request.settle` gave them their values and reads them in the next run."""
     gpus = one_request.gpus()
+    st.session_state["one_preset"] = next((title for title, own in one_request.PRESETS.items() if own == request), None)
+    st.pills(
+        "Preset",
+        list(one_request.PRESETS),
+        key="one_preset",
+        on_change=_choose_preset,
+        label_visibility="collapsed",
+        wrap=True,
+    )
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
     row.selectbox("GPU and model", list(gpus), format_func=gpus.__getitem__, key="one_gpu", width=380)
     row.select_slider("Prompt, tokens", one_request.PROMPTS, format_func=text.thousands, key="one_prompt", width=SLIDER)
@@ -41,6 +43,19 @@ def choose() -> None:
     with row.popover("More", icon=":material/tune:"):
         st.select_slider("Token budget of a step", one_request.BUDGETS, format_func=text.thousands, key="one_budget")
         text.show("one_request/budget")
+
+
+def _choose_preset() -> None:
+    chosen = st.session_state["one_preset"]
+    if chosen is not None:
+        link.put("one", one_request.PRESETS[chosen])
+
+
+@st.fragment
+def question(facts: Mapping[str, Any]) -> None:
+    """Ask for a guess before the walk is watched."""
+    right = LONGER[facts["decode_ms"] > facts["prefill_ms"]]
+    chapter.ask("one_longer", "one_request/ask_longer", LONGER, right, "one_request/answer_longer", **facts)
 
 
 @st.fragment
@@ -54,16 +69,24 @@ def questions(facts: Mapping[str, Any]) -> None:
         asked["bandwidth"] = (list(BANDWIDTH_ANSWERS), bandwidth)
     for column, (name, (options, right)) in zip(st.columns(3, gap="large"), asked.items(), strict=True):
         with column:
-            text.show(QUESTIONS[name], **facts)
-            chosen = st.pills(name, options, key=f"one_ask_{name}", label_visibility="collapsed", wrap=True)
-            if chosen:
-                verdict = "Yes" if chosen == right else "No"
-                text.show(ANSWERS[name], verdict=verdict, right=right[0].lower() + right[1:], **facts)
+            question, answer = QUESTIONS[name]
+            chapter.ask(f"one_{name}", question, options, right, answer, **facts)
 
 
-def sources(facts: Mapping[str, Any]) -> None:
-    """Say who timed the steps, or that nobody did."""
-    text.show("one_request/sources" if facts["points"] else "one_request/sources_unmeasured", **facts)
+def closing(request: Request, facts: Mapping[str, Any]) -> None:
+    """End the page; where bandwidth does not help is a preset, on the GPU that is chosen."""
+    there = replace(one_request.PRESETS[one_request.NOWHERE], gpu=request.gpu)
+    chapter.closing(
+        "one_request",
+        nowhere=None if request == there else (f"Show it: {one_request.NOWHERE}", one_request.encode(there)),
+        onward={
+            "Next: many requests in one batch": ("pages/batching.py", {}),
+            "Where these milliseconds come from": ("pages/calibration.py", {"profile": request.gpu}),
+            "Many requests at once: the race": ("pages/home.py", {}),
+        },
+        **facts,
+    )
+    text.show("one_request/points" if facts["points"] else "one_request/points_none", **facts)
     if facts["sheet"]:
         text.show("one_request/floor", **facts)
 
@@ -92,11 +115,3 @@ def left_out(request: Request) -> None:
         st.markdown(
             "\n".join(f"- **{labels.term_name(term).capitalize()}:** unknown. {why}" for term, why in unknown.items())
         )
-
-
-def onward() -> None:
-    """Link to the pages that this one leads to, those that exist."""
-    root = Path(__file__).resolve().parent.parent
-    for page, words in NEXT.items():
-        if (root / page).is_file():
-            st.page_link(page, label=words, icon=":material/arrow_forward:")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -104,7 +105,7 @@ def test_a_question_is_answered_once_something_is_chosen(page: AppTest) -> None:
     app = revisited(page)
     assert answer not in words(app)
     for chosen, verdict in ((facts["decode_part"], "Yes"), ("reading the KV", "No")):
-        app.session_state["one_ask_decode"] = chosen
+        app.session_state["ask_one_decode"] = chosen
         assert f"{verdict}: {answer}" in words(app.run())
 
 
@@ -156,6 +157,15 @@ def test_charts_name_the_profile_and_draw_what_was_measured() -> None:
 
 
 def test_each_time_in_words_stands_in_a_block_that_names_the_profile_or_under_its_line() -> None:
-    for name in (*one_request_views.ANSWERS.values(), "one_request/costs"):
+    for name in (*(answer for _, answer in one_request_views.QUESTIONS.values()), "one_request/costs"):
         body = text.load(name).body
         assert not re.search(r"_ms|times are", body) or "{title}" in body, name
+
+
+@pytest.mark.parametrize("gpu", GPUS)
+def test_twice_the_bandwidth_does_nothing_for_the_first_token_of_a_document(gpu: str) -> None:
+    chat, document = (
+        one_request.facts(replace(own, gpu=gpu)) for own in (Request(), one_request.PRESETS[one_request.NOWHERE])
+    )
+    assert abs(document["fast_prefill_percent"]) < 1.0
+    assert chat["fast_total_percent"] < 3 * document["fast_total_percent"] < 0
