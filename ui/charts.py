@@ -80,7 +80,7 @@ def placed(spec: Mapping[str, Any], title: str, subtitle: str = "", **domains: t
     return own
 
 
-def _scales(lanes: Look, mode: Mode) -> dict[str, Any]:
+def scales(lanes: Look, mode: Mode) -> dict[str, Any]:
     """Return colour, dash, width and shape by rulebook; the legend is the names beside the lines."""
     names = [name for name, _ in lanes]
     lines = [palette.line(token) for _, token in lanes]
@@ -119,7 +119,7 @@ NAME_HEIGHTS = (28.0, 60.0, 12.0)
 
 @cache
 def _distribution_form(lanes: Look, measure: str, named: bool, mode: Mode) -> dict[str, Any]:
-    scales = _scales(lanes, mode)
+    looks = scales(lanes, mode)
     title = f"{run.MEASURES[measure]} ({'ms' if measure == 'tbt' else 's'})"
     x = alt.X(
         "value:Q",
@@ -127,13 +127,13 @@ def _distribution_form(lanes: Look, measure: str, named: bool, mode: Mode) -> di
         axis=alt.Axis(title=title, tickCount=4, format="~g", labelOverlap=True),
     )
     y = alt.Y("share:Q", axis=alt.Axis(title="% at most this long", tickCount=4), scale=alt.Scale(domain=[0, 100]))
-    base = alt.Chart().encode(x=x, y=y, color=scales["color"])
-    curves = base.mark_line(interpolate="monotone").encode(strokeDash=scales["dash"], strokeWidth=scales["width"])
+    base = alt.Chart().encode(x=x, y=y, color=looks["color"])
+    curves = base.mark_line(interpolate="monotone").encode(strokeDash=looks["dash"], strokeWidth=looks["width"])
     marks = (
         base.transform_filter("datum.share == 50 || datum.share == 99")
         .mark_point(filled=True, size=55, opacity=1)
         .encode(
-            shape=scales["shape"],
+            shape=looks["shape"],
             tooltip=[
                 alt.Tooltip("rulebook:N", title="Rulebook"),
                 alt.Tooltip("share:Q", title="Percentile"),
@@ -283,12 +283,12 @@ def goodput_frame(race: Race) -> pd.DataFrame:
 
 @cache
 def _goodput_form(lanes: Look, mode: Mode) -> dict[str, Any]:
-    scales = _scales(lanes, mode)
+    looks = scales(lanes, mode)
     names = [name for name, _ in lanes]
-    base = alt.Chart().encode(y=alt.Y("rulebook:N", sort=names, axis=None), color=scales["color"])
+    base = alt.Chart().encode(y=alt.Y("rulebook:N", sort=names, axis=None), color=looks["color"])
     x = alt.X("percent:Q", scale=alt.Scale(domain=[0, 125]), axis=None)
     stem = base.mark_bar(height=3).encode(x=x)
-    dot = base.mark_point(filled=True, size=80, opacity=1).encode(x=x, shape=scales["shape"])
+    dot = base.mark_point(filled=True, size=80, opacity=1).encode(x=x, shape=looks["shape"])
     number = base.mark_text(align="left", dx=9, dy=1, fontSize=13).encode(x=x, text=alt.Text("percent:Q", format=".0f"))
     label = base.mark_text(align="left", dy=-13, fontSize=13).encode(x=alt.value(0), text="rulebook:N")
     return finished(alt.layer(stem, dot, number, label).properties(height=54 * len(names) + 30), mode)
@@ -355,14 +355,14 @@ def seeds_frame(stored: Mapping[str, Any], names: Mapping[str, str]) -> pd.DataF
 
 @cache
 def _seeds_form(lanes: Look, mode: Mode) -> dict[str, Any]:
-    scales = _scales(lanes, mode)
+    looks = scales(lanes, mode)
     names = [name for name, _ in lanes]
-    base = alt.Chart().encode(y=alt.Y("rulebook:N", sort=names, axis=None), color=scales["color"])
+    base = alt.Chart().encode(y=alt.Y("rulebook:N", sort=names, axis=None), color=looks["color"])
     axis = alt.Axis(title=None, tickCount=5, format="+,.3~r")
     x = alt.X("mean:Q", axis=axis)
     zero = alt.Chart().mark_rule(color=palette.colour("outline", mode), strokeWidth=2).encode(x=alt.datum(0))
     span = base.mark_rule(strokeWidth=3).encode(x=alt.X("low:Q", axis=axis), x2="high:Q")
-    dot = base.mark_point(filled=True, size=90, opacity=1).encode(x=x, shape=scales["shape"])
+    dot = base.mark_point(filled=True, size=90, opacity=1).encode(x=x, shape=looks["shape"])
     label = (
         base.transform_filter("isValid(datum.rulebook)")
         .transform_calculate(said="datum.rulebook + ': ' + format(datum.mean, '+.1f') + ', ' + datum.wins")

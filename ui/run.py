@@ -187,19 +187,29 @@ def run_key(state: RaceState) -> RaceState:
     return replace(state, tpot=presets()[state.preset].tpot)
 
 
+@st.cache_data(max_entries=1024, ttl="2h", show_spinner=False)
+def _figures(state: RaceState, book: str, t0_ms: float | None) -> dict[str, float]:
+    scenario, rules = workload.scenario(state.preset), books()[book]
+    if t0_ms is not None:
+        options = {**rules.options, "order": {**rules.options.get("order", {}), "t0_ms": t0_ms}}
+        rules = replace(rules, options=options)
+    trace = _trace(state.preset, state.load, state.error, state.spread, state.seed)
+    with _turn():
+        result = engine.simulate(trace, settings_of(state), scenario.gpu(), rules, "requests")
+    return metrics.summary(result, trace, scenario.warmup_s, slo(state))
+
+
+def figures(state: RaceState, book: str, t0_ms: float | None = None) -> dict[str, float]:
+    """Return `metrics.summary` of a rulebook in a state's settings, a lane or not; `t0_ms` ages its order anew."""
+    return _figures(replace(state, lanes=()), book, t0_ms)
+
+
 @st.cache_data(max_entries=256, ttl="2h", show_spinner=False)
 def over_seeds(state: RaceState, seeds: int, measure: str) -> dict[str, metrics.Paired]:
     """Return rulebook -> the paired difference of `measure` (of `metrics.summary`) to the first lane, in %."""
-    scenario, found = workload.scenario(state.preset), []
-    for seed in range(seeds):
-        trace = _trace(state.preset, state.load, state.error, state.spread, seed)
-        row = []
-        for book in state.lanes:
-            with _turn():
-                result = engine.simulate(trace, settings_of(state), scenario.gpu(), books()[book], "requests")
-            row.append(metrics.summary(result, trace, scenario.warmup_s, slo(state))[measure])
-        found.append(row)
-    base, *others = zip(*found, strict=True)
+    base, *others = (
+        [figures(replace(state, seed=seed), book)[measure] for seed in range(seeds)] for book in state.lanes
+    )
     return {book: metrics.paired_pct(own, base) for book, own in zip(state.lanes[1:], others, strict=True)}
 
 
