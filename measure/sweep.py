@@ -6,8 +6,9 @@
 
 One row a run. Rows on the seeds of CHOICE serve to pick the best rulebook of a cell, rows on SEEDS to estimate, so that
 whoever wins by luck does not carry the luck along. A rulebook that reads no predictions is run once for all errors
-(`error` ANY): it is the same run. A run that stalls is a row with `stalled` set and no figures. What is done is kept in
-a file of the temporary folder, so that a run that was cut goes on where it stopped.
+(`error` ANY): it is the same run. A run that stalls, or that the engine refuses because this server lacks what the
+rulebook needs, is a row without figures whose `outcome` says so. What is done is kept in a file of the temporary
+folder, so that a run that was cut goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import astuple, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ import pyarrow.parquet as pq
 import engine
 import solvers
 from engine import metrics, rulebooks, workload
+from engine.records import Rulebook
 from engine.server import Stalled
 from ui.evidence import versions
 
@@ -44,6 +47,9 @@ FLOOR = 1.0
 """% (goodput: points) below which two figures are told as no difference; fixed before the first run."""
 FIGURES = ("mean_ms", "p99_ms", "goodput_pct")
 ANY = -1
+PROBE = ("vllm_v1", "sglang", "shortest_prompt", "best_heuristic", "lp_prices")
+"""Rulebooks that tell one version of the engine from another."""
+RAN, STALLED, REFUSED = "ran", "stalled", "refused"
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ class Grid:
 
 GRIDS = {
     "map": Grid((50, 70, 90, 110, 130), (0, 50, 100, 200), (3_000, 6_000, 27_000), (0, 50, 200)),
-    "map_turns": Grid((70, 100, 130), (50, 100, 200), (9_000, 27_000), (50,)),
+    "map_turns": Grid((70, 100, 130), (50, 200), (9_000, 27_000), (50,)),
 }
 """By scenario: requests that share nothing; agents whose turns repeat what was said."""
 
@@ -77,7 +83,7 @@ class Unit:
 SCHEMA = pa.schema(
     [("preset", pa.dictionary(pa.int8(), pa.string())), ("load", pa.int16()), ("spread", pa.int16())]
     + [("memory", pa.int32()), ("error", pa.int16()), ("seed", pa.int16())]
-    + [("book", pa.dictionary(pa.int8(), pa.string())), ("stalled", pa.bool_())]
+    + [("book", pa.dictionary(pa.int8(), pa.string())), ("outcome", pa.dictionary(pa.int8(), pa.string()))]
     + [(name, pa.float64()) for name in FIGURES]
 )
 
@@ -87,9 +93,11 @@ def books() -> list[str]:
     return [id for id in rulebooks.names() if rulebooks.knows(rulebooks.load(id)) != "clairvoyant"]
 
 
-def guesses(book: str) -> bool:
-    """Return whether a rulebook reads predictions, so that their error matters to it."""
-    return rulebooks.knows(rulebooks.load(book)) == "predicted"
+@cache
+def book(id: str) -> tuple[Rulebook, bool]:
+    """Return a rulebook, and whether it reads predictions, so that their error matters to it."""
+    made = rulebooks.load(id)
+    return made, rulebooks.knows(made) == "predicted"
 
 
 def units(seeds: Iterable[int] = (*CHOICE, *SEEDS)) -> list[Unit]:
@@ -104,29 +112,29 @@ def units(seeds: Iterable[int] = (*CHOICE, *SEEDS)) -> list[Unit]:
     ]
 
 
-def figures(unit: Unit, error: int, book: str) -> dict[str, Any]:
-    """Return one row: mean and P99 latency (ms) and goodput (%) after the warm-up, every run drained."""
-    made = workload.scenario(unit.preset)
-    trace = workload.generate(made, unit.seed, unit.load / 100, max(error, 0) / 100, unit.spread / 100)
-    settings = replace(made.settings(), num_gpu_blocks=unit.memory)
-    row: dict[str, Any] = {**unit.__dict__, "error": error, "book": book, "stalled": False}
-    try:
-        run = engine.simulate(trace, settings, made.gpu(), rulebooks.load(book), record="requests")
-    except Stalled:
-        return {**row, "stalled": True, **dict.fromkeys(FIGURES)}
-    found = metrics.summary(run, trace, made.warmup_s, made.slo)
-    return {**row, **{name: round(found[name], 3) for name in FIGURES}}
-
-
 def work(unit: Unit, chosen: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the rows of a unit for the chosen rulebooks."""
-    errors = GRIDS[unit.preset].errors
-    return [figures(unit, error, book) for book in chosen for error in (errors if guesses(book) else (ANY,))]
+    """Return a unit's rows: mean and P99 latency (ms) and goodput (%) after the warm-up, every run drained."""
+    made, errors = workload.scenario(unit.preset), GRIDS[unit.preset].errors
+    traces = {e: workload.generate(made, unit.seed, unit.load / 100, e / 100, unit.spread / 100) for e in errors}
+    settings = replace(made.settings(), num_gpu_blocks=unit.memory)
+    rows = []
+    for id, error in [(one, e) for one in chosen for e in (errors if book(one)[1] else (ANY,))]:
+        trace = traces[errors[0] if error == ANY else error]
+        row: dict[str, Any] = {**asdict(unit), "error": error, "book": id, "outcome": RAN}
+        try:
+            run = engine.simulate(trace, settings, made.gpu(), book(id)[0], record="requests")
+        except ValueError as fault:
+            row |= {"outcome": STALLED if isinstance(fault, Stalled) else REFUSED, **dict.fromkeys(FIGURES)}
+        else:
+            found = metrics.summary(run, trace, made.warmup_s, made.slo)
+            row |= {name: round(found[name], 3) for name in FIGURES}
+        rows.append(row)
+    return rows
 
 
 def engine_version() -> str:
-    """Return a digest of what every rulebook does in one cell: another one means that the engine behaves otherwise."""
-    rows = work(Unit("map", 90, 100, 6_000, 0), books())
+    """Return a digest of what the rulebooks of PROBE do in one cell: another one means another engine."""
+    rows = work(Unit("map", 90, 100, 6_000, 0), PROBE)
     return hashlib.blake2b(json.dumps(rows, sort_keys=True).encode(), digest_size=6).hexdigest()
 
 
@@ -207,7 +215,7 @@ def main() -> None:
         Path(tempfile.gettempdir()) / f"shadow-price-map-{hashlib.blake2b(whole.encode(), digest_size=6).hexdigest()}"
     )
     rows = sweep(chosen, units(), asked.dask, kept)
-    if asked.only:
+    if asked.only and OUT.is_file():
         rows += [row for row in pq.read_table(OUT).to_pylist() if row["book"] not in chosen]
     pq.write_table(table(rows), OUT, compression="zstd")
     kept.unlink()
