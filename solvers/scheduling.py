@@ -123,6 +123,14 @@ def latency(wanted: Instance, starts: ArrayLike) -> int:
     return int((np.asarray(starts) + wanted.output - wanted.arrival).sum())
 
 
+def used(wanted: Instance, starts: ArrayLike, slots: int) -> Floats:
+    """Return the memory that start slots take up in slots 1 .. `slots`; above the memory they are no schedule."""
+    held = np.zeros(slots)
+    for k, s, o in zip(np.asarray(starts).tolist(), wanted.prompt.tolist(), wanted.output.tolist(), strict=True):
+        held[k : k + o] += s + np.arange(1.0, o + 1)
+    return held
+
+
 def solve(
     arrival: ArrayLike,
     prompt: ArrayLike,
