@@ -20,7 +20,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, astuple, dataclass, replace
 from datetime import UTC, datetime
@@ -28,8 +28,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+import pandas as pd
 
 import engine
 import solvers
@@ -40,8 +39,6 @@ from ui.evidence import versions
 
 assert solvers.policies  # the import registers the LP-derived rules
 OUT = Path(__file__).resolve().parent.parent / "assets" / "evidence" / "map.parquet"
-KEY = b"shadow_price"
-"""Where the schema's metadata holds what the rows depend on, as JSON."""
 SEEDS, CHOICE = range(20), range(100, 106)
 FLOOR = 1.0
 """% (goodput: points) below which two figures are told as no difference; fixed before the first run."""
@@ -80,12 +77,18 @@ class Unit:
     seed: int
 
 
-SCHEMA = pa.schema(
-    [("preset", pa.dictionary(pa.int8(), pa.string())), ("load", pa.int16()), ("spread", pa.int16())]
-    + [("memory", pa.int32()), ("error", pa.int16()), ("seed", pa.int16())]
-    + [("book", pa.dictionary(pa.int8(), pa.string())), ("outcome", pa.dictionary(pa.int8(), pa.string()))]
-    + [(name, pa.float64()) for name in FIGURES]
-)
+COLUMNS = {
+    "preset": "category",
+    "load": "int16",
+    "spread": "int16",
+    "memory": "int32",
+    "error": "int16",
+    "seed": "int16",
+    "book": "category",
+    "outcome": "category",
+    **dict.fromkeys(FIGURES, "float64"),
+}
+"""Columns of the table and their types; the first seven say which run it is."""
 
 
 def books() -> list[str]:
@@ -184,19 +187,19 @@ def sweep(
 # -- the table -----------------------------------------------------------------------------------------------
 
 
-def table(rows: Iterable[dict[str, Any]]) -> pa.Table:
-    """Return the rows in order of their settings, with what they depend on in the schema's metadata."""
-    ordered = sorted(rows, key=lambda row: tuple(row[name] for name in SCHEMA.names[:7]))
-    about = {
+def table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return the rows in order of their settings; `attrs`, which Parquet keeps, says what they depend on."""
+    made = pd.DataFrame(rows)[list(COLUMNS)].sort_values(list(COLUMNS)[:7], ignore_index=True).astype(COLUMNS)
+    made.attrs = {
         "engine": engine_version(),
         "date": datetime.now(UTC).date().isoformat(),
         "versions": versions(),
-        "seeds": sorted({row["seed"] for row in ordered} - set(CHOICE)),
-        "choice_seeds": sorted({row["seed"] for row in ordered} & set(CHOICE)),
+        "seeds": sorted({*made["seed"].tolist()} - {*CHOICE}),
+        "choice_seeds": sorted({*made["seed"].tolist()} & {*CHOICE}),
         "floor": FLOOR,
-        "books": sorted({row["book"] for row in ordered}),
+        "books": sorted(made["book"].unique()),
     }
-    return pa.Table.from_pylist(ordered, SCHEMA.with_metadata({KEY: json.dumps(about).encode()}))
+    return made
 
 
 def main() -> None:
@@ -216,8 +219,9 @@ def main() -> None:
     )
     rows = sweep(chosen, units(), asked.dask, kept)
     if asked.only and OUT.is_file():
-        rows += [row for row in pq.read_table(OUT).to_pylist() if row["book"] not in chosen]
-    pq.write_table(table(rows), OUT, compression="zstd")
+        stored = pd.read_parquet(OUT)
+        rows += stored[~stored["book"].isin(chosen)].to_dict("records")
+    table(rows).to_parquet(OUT, compression="zstd")
     kept.unlink()
 
 
