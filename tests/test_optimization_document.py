@@ -13,7 +13,7 @@ from scipy.optimize import linprog
 from engine import profiles
 from solvers import holding, speculation
 from ui import text
-from ui.price_views import DERIVATIONS, MODELS
+from ui.price_tabs import DERIVATIONS, MODELS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "optimization.md").read_text(encoding="utf-8")

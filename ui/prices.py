@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -187,6 +188,11 @@ def totals(answer: Answer) -> dict[str, float]:
         "priced": priced,
         "solve_ms": 1000.0 * answer.lp.seconds,
     }
+
+
+def lost_words(value: float) -> str:
+    """Say what one block less does to the total."""
+    return f"it rises by {value:.2f}" if math.isfinite(value) else "a request would no longer fit"
 
 
 # ------------------------------------------------------------------ the same requests in the engine

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser import serve
-from ui import price_views
+from ui import price_tabs
 
 pytestmark = pytest.mark.browser
 SETTLED = "(e => e && e.data && !e.busy && !e.waiting)(globalThis.__shadowPriceEditor?.editor)"
@@ -124,7 +124,7 @@ def test_undo_ends_at_a_preset(page: Page, address: str) -> None:
     expect(page.get_by_role("button", name="Undo")).to_be_disabled()
 
 
-@pytest.mark.parametrize("tab", price_views.TABS)
+@pytest.mark.parametrize("tab", price_tabs.TABS)
 def test_each_tab_opens_after_an_edit(page: Page, address: str, tab: str) -> None:
     complaints = serve.watch(page)
     open_page(page, address)

@@ -14,7 +14,7 @@ from engine import profiles
 from solvers import scheduling, token_budget
 from tests.oracles import schedules
 from tests.pages.test_home import link, visited, words
-from ui import caching, decisions, editor, instances, price_views, prices, text
+from ui import caching, decisions, editor, instances, price_tabs, prices, text
 
 PRESETS = list(instances.presets())
 HOSTILE = {
@@ -65,7 +65,7 @@ def test_hostile_link_gives_the_page_and_one_sentence(query: dict[str, Any]) -> 
     assert "alert(1)" not in said
 
 
-@pytest.mark.parametrize("tab", price_views.TABS)
+@pytest.mark.parametrize("tab", price_tabs.TABS)
 def test_each_tab_opens(tab: str) -> None:
     healthy(opened({"prices_view": tab}))
 
@@ -201,18 +201,18 @@ def test_smaller_decisions_agree_with_their_programs() -> None:
     assert decisions.drafts(1, 95)["best"] > decisions.drafts(512, 50)["best"]
 
 
-@pytest.mark.parametrize("decision", list(price_views.MODELS))
+@pytest.mark.parametrize("decision", list(price_tabs.MODELS))
 def test_each_decision_shows_its_program(decision: str) -> None:
     app = opened({"prices_model": decision})
     healthy(app)
-    assert text.model(price_views.MODELS[decision])[:200] in words(app)
+    assert text.model(price_tabs.MODELS[decision])[:200] in words(app)
 
 
-@pytest.mark.parametrize("name", list(price_views.DERIVATIONS))
+@pytest.mark.parametrize("name", list(price_tabs.DERIVATIONS))
 def test_each_derivation_is_shown(name: str) -> None:
     app = opened({"prices_view": "What to keep", "prices_derivation": name})
     healthy(app)
-    assert text.model(price_views.DERIVATIONS[name])[:200] in words(app)
+    assert text.model(price_tabs.DERIVATIONS[name])[:200] in words(app)
 
 
 def test_the_first_preset_says_what_is_so() -> None:
