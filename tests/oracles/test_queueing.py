@@ -7,6 +7,7 @@ preempted. A request then has the server to itself and its service time is a sum
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -119,13 +120,13 @@ def test_littles_law_is_an_identity_on_every_run(book: str) -> None:
     The steps say how many wait and run, the requests when they came and left: two records that must agree. A request
     that arrives during a step is counted from the next step on, so its wait for that step is added.
     """
-    rules = engine.rulebooks.load(book)
+    rules, gpu = engine.rulebooks.load(book), replace(GPU, swap_block_ps=41_943_040)
     preempted = 0
     for seed in range(8):
         rng = np.random.default_rng(seed)
         trace = random_trace(rng, 60, 16 * 19, shared=bool(seed % 2), loops=seed % 4 > 1)
         knobs = engine.Settings(max_num_seqs=12, max_num_batched_tokens=128, num_gpu_blocks=20)
-        result = engine.simulate(trace, knobs, GPU, rules, record=PARTS)
+        result = engine.simulate(trace, knobs, gpu, rules, record=PARTS)
         r, steps, moves = result.requests, result.steps, result.moves
         start, duration = steps["start_us"], steps["duration_us"]
 

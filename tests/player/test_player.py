@@ -53,11 +53,12 @@ def test_no_other_file_of_the_player_holds_a_colour() -> None:
 def test_every_rulebook_can_be_a_lane() -> None:
     bare = sample.trace(12, 2.0)
     load = replace(bare, predicted_tokens=bare.output_tokens, max_new_tokens=bare.output_tokens)
-    record = ("requests", "steps", "moves", "blocks")
+    profile, record = replace(sample.PROFILE, swap_block_ps=1_000_000), ("requests", "steps", "moves", "blocks")
     for id in rulebooks.names():
-        result = engine.simulate(load, engine.Settings(8, 512, 4000), sample.PROFILE, rulebooks.load(id), record)
+        result = engine.simulate(load, engine.Settings(8, 512, 4000), profile, rulebooks.load(id), record)
         lane = player.lane(result)
-        assert lane["color"] in palette.LINES and lane["claim"] and lane["knows"] in ("online", "predicted"), id
+        assert lane["color"] in palette.LINES and lane["claim"], id
+        assert lane["knows"] in ("online", "predicted") or id == "buddy", id
         assert (lane["price_note"] == "") == (len(result.prices) > 0), id
     assert player.lane(result)["knows"] == "online", "the last one alphabetically is vLLM's own"
 
