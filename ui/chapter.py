@@ -7,7 +7,7 @@ link opens the same run in the race.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import streamlit as st
@@ -27,7 +27,8 @@ class Chapter:
     """Name what a chapter page shows: `page` (its file and text folder) and its presets (scenario ids), first first.
 
     `front`: the fields of `RaceState` whose controls stand in front; `more`: those behind "More". `nowhere`: the
-    preset in which the chapter's idea gains nothing. `onward`: the next chapter's file and words.
+    preset in which the chapter's idea gains nothing. `onward`: the next chapter's file and words. `fronts`: by preset,
+    what stands in front instead where another control fits; what does not stand in front is behind "More".
     """
 
     page: str
@@ -36,17 +37,25 @@ class Chapter:
     more: tuple[str, ...]
     nowhere: str
     onward: tuple[str, str]
+    fronts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def shown(self, preset: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the fields in front and those behind "More" in a preset."""
+        front = self.fronts.get(preset, self.front)
+        known = dict.fromkeys([*self.front, *(name for own in self.fronts.values() for name in own), *self.more])
+        return front, tuple(name for name in known if name not in front)
 
 
 def head(chapter: Chapter) -> run.Race:
     """Show presets and controls; return the race of the settings, or the last one that could be run, with a reason."""
     state, note = controls.settle(chapter.page, chapter.presets)
+    front, more = chapter.shown(state.preset)
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         controls.preset_picker(chapter.page, chapter.presets, state)
-        for field in chapter.front:
-            controls.control(chapter.page, field, state, width=controls.FRONT)
+        for name in front:
+            controls.control(chapter.page, name, state, width=controls.FRONT)
         with st.popover("More", type="tertiary", icon=":material/tune:"):
-            controls.experiment(chapter.page, state, chapter.more)
+            controls.experiment(chapter.page, state, more)
     controls.intent(state)
     race, trouble = controls.run_or_last_good(chapter.page, state)
     controls.say(note, trouble, chapter.page)

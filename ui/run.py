@@ -196,11 +196,15 @@ def _figures(state: RaceState, book: str, t0_ms: float | None) -> dict[str, floa
     trace = _trace(state.preset, state.load, state.error, state.spread, state.seed)
     with _turn():
         result = engine.simulate(trace, settings_of(state), scenario.gpu(), rules, "requests")
-    return metrics.summary(result, trace, scenario.warmup_s, slo(state))
+    through = metrics.throughput(result, trace, scenario.warmup_s)
+    return {**metrics.summary(result, trace, scenario.warmup_s, slo(state)), **through._asdict()}
 
 
 def figures(state: RaceState, book: str, t0_ms: float | None = None) -> dict[str, float]:
-    """Return `metrics.summary` of a rulebook in a state's settings, a lane or not; `t0_ms` ages its order anew."""
+    """Return `metrics.summary` and `throughput` of a rulebook in a state's settings, a lane or not.
+
+    `t0_ms` ages its order anew.
+    """
     return _figures(replace(state, lanes=()), book, t0_ms)
 
 
