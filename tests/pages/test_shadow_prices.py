@@ -14,7 +14,7 @@ from engine import profiles
 from solvers import scheduling, token_budget
 from tests.oracles import schedules
 from tests.pages.test_home import link, visited, words
-from ui import caching, decisions, editor, instances, price_tabs, prices, text
+from ui import caching, decisions, editor, instances, price_tabs, price_views, prices, text
 
 PRESETS = list(instances.presets())
 HOSTILE = {
@@ -218,3 +218,9 @@ def test_each_derivation_is_shown(name: str) -> None:
 def test_the_first_preset_says_what_is_so() -> None:
     said = prices.totals(prices.solve(instances.presets()["eight_requests"].instance))
     assert (said["priced"], said["full"]) == (3, 4)
+
+
+def test_no_rule_gains_anything_where_all_requests_are_alike() -> None:
+    found = prices.compared(instances.presets()[price_views.NOWHERE].instance)
+    assert len({found[rule] for rule in prices.RULES}) == 1
+    assert found["integer"] == found["lp"]
