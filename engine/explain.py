@@ -153,3 +153,22 @@ def _order(run: Run, last_user: Any) -> tuple[list[tuple[Prefix, set[int]]], Pre
         oldest = int(idle[np.argmin(blk[idle, kernel.SEQ])])
         lru = prefix(oldest, len(of[int(last_user[oldest])]))
     return found, lru, int(run.server.state.now[kernel.N_FREE]) - len(idle)
+
+
+def keys_over_time(trace: Trace, result: Result, every_us: int) -> tuple[Any, Any]:
+    """Replay a run and return (steps, keys): the rule's key of each physical block at about every `every_us`.
+
+    `keys[k, b]` is the key of block b after `steps[k]` steps, NaN where the block could not be evicted; least goes
+    first. `result` must hold its steps; as long as the run itself.
+    """
+    if result.steps is None:
+        raise ValueError('this run kept no steps; simulate with record="steps".')
+    starts = result.steps["start_us"]
+    stops = np.unique(np.searchsorted(starts, np.arange(every_us, int(starts[-1]) + 1, every_us)))
+    run = Run(trace, result.settings, result.profile, result.rulebook, (), explained=True)
+    keys = np.full((len(stops), result.settings.num_gpu_blocks), np.nan, np.float32)
+    for row, stop in enumerate(stops.tolist()):
+        run.advance(stop)
+        idle = run.server.block_columns().idle
+        keys[row, idle] = run.server.state.pool.key[idle]
+    return stops, keys
