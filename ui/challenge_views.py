@@ -6,12 +6,18 @@ from typing import Any
 
 import streamlit as st
 
-from ui import challenge, challenge_board, challenge_race, chapter, controls, link, player, text
+from ui import challenge, challenge_board, challenge_race, chapter, controls, link, player, text, views
 from ui.challenge import Board
 
 PAGE = "challenge"
 BOARD = "challenge_board"
 FORWARD = ":material/arrow_forward:"
+BESIDE = {
+    "mc_sf+lp_prices": "MC-SF and LP prices",
+    "fcfs+lp_prices": "First come and LP prices",
+    "fcfs+mc_sf": "First come and MC-SF",
+}
+"""Which two lanes stand beside yours: ids of rulebooks, and words."""
 RULES = [challenge.NAMES[id] for id in ("fcfs", "mc_sf", "lp")]
 
 
@@ -99,18 +105,25 @@ def _race(board: Board, facts: dict[str, Any]) -> None:
         return
     raced = challenge_race.race(board)
     told = challenge_race.facts(raced, facts["total"])
-    if told["kept"]:
-        text.show("challenge/race_kept", **facts, **told)
-    else:
-        if told["early"]:
-            text.show("challenge/race_early", **facts, **told)
-        if told["short"]:
-            text.show("challenge/race_over", **facts, **told)
+    if told["early"]:
+        text.show("challenge/race_early", **told)
+    if told["short"]:
+        text.show("challenge/race_over", **told)
+    text.show("challenge/race_kept" if told["kept"] else "challenge/race_moved", **facts, **told)
+    beside = views.choice("Beside yours", BESIDE, f"{PAGE}_beside")
+    lanes = [raced.results[0], *(result for result in raced.results[1:] if result.rulebook.id in beside.split("+"))]
+    words = {"price_note": "none: you chose the slots", "gpu_note": "none"}
     player.show(
-        raced.results,
+        lanes,
         raced.trace,
         key=f"{PAGE}_race",
-        meta={"claim": "", "question": None, "hero": challenge_race.HAND.id, "speed": 2},
+        meta={
+            "claim": "",
+            "question": None,
+            "hero": challenge_race.HAND.id,
+            "speed": 2,
+            "lanes": [words, *({} for _ in lanes[1:])],
+        },
     )
 
 

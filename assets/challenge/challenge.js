@@ -13,8 +13,8 @@ export function held(requests, starts, slots) {
 /** Total latency in slots: from each arrival to the end of the answer. */
 export function latency(requests, starts) { return requests.reduce((sum, r, i) => sum + starts[i] + r.o - r.a, 0); }
 
-/** Slots, counted from 1, that ask for more than there is. */
-export function over(used, memory) { return used.flatMap((blocks, j) => (blocks > memory ? [j + 1] : [])); }
+/** Slots, counted from 1, that ask for more than there is; shares of requests come rounded. */
+export function over(used, memory) { return used.flatMap((blocks, j) => (blocks > memory + 1e-4 ? [j + 1] : [])); }
 
 /** A start kept on the board: not before the arrival, and done by its end. */
 export function within(start, request, slots) { return Math.max(request.a, Math.min(slots - request.o, start)); }
@@ -52,7 +52,7 @@ class Challenge {
     this.resize.observe(this.root);
   }
 
-  get alive() { return Boolean(this.drawn); }
+  get alive() { return Boolean(this.drawn) && !this.busy; }
 
   destroy() { this.resize.disconnect(); this.drag?.stop(); this.root.remove(); this.live.remove(); }
 
@@ -60,11 +60,14 @@ class Challenge {
     this.setStateValue = setStateValue;
     const fresh = data.id !== this.data?.id;
     if (fresh) { this.undo = []; this.drag?.stop(); this.fill = !calm(); }
-    if (fresh || (data.seq >= this.seq && !this.drag)) this.starts = [...data.starts];
+    if (data.seq >= this.seq) this.busy = false;
+    if (fresh) this.waiting = false;
+    if (fresh || (!this.busy && !this.waiting && !this.drag)) this.starts = [...data.starts];
     this.seq = Math.max(this.seq, data.seq);
     this.data = data;
     this.draw();
     this.fill = false;
+    if (this.waiting && !this.busy) this.flush();
   }
 
   // -------- what is moved
@@ -75,18 +78,26 @@ class Challenge {
     this.draw();
   }
 
-  /** Keep what was before for Undo, tell Python and whoever listens. */
+  /** Keep what was before for Undo, then tell Python and whoever listens. */
   settle(before) {
     if (JSON.stringify(before) === JSON.stringify(this.starts)) return;
     this.undo.push(before);
     this.send();
   }
 
+  /** One move is under way at a time and the last one wins: a run that is cut short would take the board away. */
   send() {
-    this.seq += 1;
-    this.setStateValue("edit", { seq: this.seq, id: this.data.id, starts: [...this.starts] });
+    this.waiting = true;
+    if (!this.busy) this.flush();
     this.draw();
     this.live.textContent = this.said();
+  }
+
+  flush() {
+    this.waiting = false;
+    this.busy = true;
+    this.seq += 1;
+    this.setStateValue("edit", { seq: this.seq, id: this.data.id, starts: [...this.starts] });
   }
 
   put(starts) {
@@ -207,7 +218,7 @@ class Challenge {
 
   board(colours) {
     const { data, starts } = this, { requests, slots, memory, words } = data, small = this.width < 560;
-    const used = held(requests, starts, slots), tallest = Math.max(Math.ceil(memory * 1.3), ...used) + 1;
+    const used = held(requests, starts, slots), tallest = Math.max(Math.ceil(memory * 1.2), ...used) + 1;
     const top = 24, floor = top + (small ? 250 : 300), rowsTop = floor + 44, rowsEnd = rowsTop + requests.length * ROW, priceTop = rowsEnd + 40;
     const height = data.prices ? priceTop + 92 : rowsEnd + 8;
     const x = (t) => LEFT + (t / slots) * (this.width - LEFT - RIGHT), y = (b) => floor - (b / tallest) * (floor - top);
