@@ -16,6 +16,7 @@ page = st.navigation(
     [
         st.Page("pages/home.py", title="The race", default=True),
         st.Page("pages/one_request.py", title="One request"),
+        st.Page("pages/scheduling.py", title="Scheduling"),
         st.Page("pages/prices.py", title="Shadow prices"),
         st.Page("pages/challenge.py", title="Your turn"),
         st.Page("pages/calibration.py", title="Calibration"),

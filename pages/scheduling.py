@@ -1,0 +1,31 @@
+"""Scheduling: the order and the door decide latency; knowing lengths is worth a price; the tail pays for the mean."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from ui import chapter, controls, scheduling, scheduling_views, text, views
+
+race = chapter.head(scheduling.CHAPTER)
+controls.stage(
+    "scheduling", race, claim=text.fill("scheduling/claim"), question=scheduling_views.question(race), mark_class=3
+)
+views.let_the_race_draw(race)
+
+facts = scheduling.facts(race)
+told, measured = st.columns([5, 6], gap="large")
+with told:
+    scheduling_views.told(race, facts)
+with measured:
+    scheduling_views.tail(race, facts)
+
+st.header("What a guess is worth, and what the tail pays", anchor="guess")
+scheduling_views.pictures(race)
+
+st.header("The two rules, written down", anchor="rules")
+scheduling_views.rules()
+
+st.header("Was it luck?", anchor="seeds")
+chapter.over_seeds(scheduling.CHAPTER, race)
+
+chapter.ends(scheduling.CHAPTER, race, **facts)

@@ -1,0 +1,165 @@
+"""Charts of the chapter Scheduling: the mean over the prediction error, and the mean against the tail."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from ui import charts, palette, run, scheduling
+from ui.palette import Mode
+from ui.run import Race
+
+HEIGHT = 300
+APART = 19.0
+"""Least distance of two names beside a chart, in px."""
+ROOM = 0.75
+"""Room for names right of a chart, as a share of what is drawn."""
+
+
+def looks(race: Race, wanted: tuple[str, ...]) -> charts.Look:
+    """Return name and colour of the lanes and of these rulebooks."""
+    books = scheduling.drawn_books(race.state, wanted)
+    return tuple((scheduling.short(book), str(run.books()[book].about["color"])) for book in books)
+
+
+def spread_out(at: Any, low: float, high: float) -> Any:
+    """Return heights for names near `at`, none nearer to the next than APART px on an axis from low to high."""
+    least = APART * (high - low) / HEIGHT
+    order = np.argsort(np.asarray(at, dtype=float), kind="stable")
+    placed = np.asarray(at, dtype=float)[order]
+    for k in range(1, len(placed)):
+        placed[k] = max(placed[k], placed[k - 1] + least)
+    placed -= max(0.0, placed[-1] - high) if len(placed) else 0.0
+    for k in range(len(placed) - 2, -1, -1):
+        placed[k] = min(placed[k], placed[k + 1] - least)
+    out = np.empty(len(placed))
+    out[order] = placed
+    return out
+
+
+def said(averaged: bool) -> str:
+    """Return what a chart shows: this run, or an average over seeds."""
+    return f"average of {scheduling.SEEDS} seeds" if averaged else "this run"
+
+
+def _domain(values: Any) -> tuple[float, float]:
+    low, high = float(np.min(values)), float(np.max(values))
+    # at least a tenth of the value: a magnified nothing would look like something
+    edge = max(0.08 * (high - low), 0.05 * high)
+    return max(0.0, low - edge), high + edge
+
+
+@cache
+def _error_form(lanes: charts.Look, ticks: tuple[float, ...], mode: Mode) -> dict[str, Any]:
+    own = charts.scales(lanes, mode)
+    x = alt.X(
+        "sigma:Q",
+        scale=alt.Scale(nice=False),
+        axis=alt.Axis(title="Prediction error σ", values=list(ticks), grid=False, format="~g", titleAnchor="start"),
+    )
+    y = alt.Y("mean:Q", scale=alt.Scale(nice=False, zero=False), axis=alt.Axis(title="Mean latency (s)", tickCount=5))
+    base = alt.Chart().encode(x=x, y=y, color=own["color"])
+    now = alt.Chart().transform_filter("datum.now").mark_rule(color=palette.colour("outline", mode), strokeWidth=2)
+    line = base.mark_line().encode(strokeDash=own["dash"], strokeWidth=own["width"])
+    dot = base.mark_point(filled=True, size=55, opacity=1).encode(
+        shape=own["shape"],
+        tooltip=[
+            alt.Tooltip("rulebook:N", title="Rulebook"),
+            alt.Tooltip("sigma:Q", title="σ"),
+            alt.Tooltip("mean:Q", title="Mean latency, s", format=".2f"),
+        ],
+    )
+    name = base.transform_filter("datum.last").mark_text(align="left", dx=10, fontSize=13, fontWeight=600)
+    named = name.encode(y=alt.Y("label:Q"), text="rulebook:N")
+    return charts.finished(alt.layer(now.encode(x=x), line, dot, named).properties(height=HEIGHT), mode)
+
+
+def errors(race: Race, mode: Mode = "light", averaged: bool = False) -> charts.Panel:
+    """Draw each lane's mean latency over the prediction error; where the control stands is a grey rule."""
+    frame = scheduling.error_frame(race, averaged)
+    ends = _domain(frame["mean"])
+    most = float(frame["sigma"].max())
+    frame["last"] = frame["sigma"] == most
+    here = race.state.error / 100.0
+    frame["now"] = (frame["sigma"] == here) & (frame["rulebook"] == frame["rulebook"].iloc[0])
+    frame["label"] = frame["mean"]
+    frame.loc[frame["last"], "label"] = spread_out(frame.loc[frame["last"], "mean"], *ends)
+    ticks = tuple(sorted(frame["sigma"].unique().tolist()))
+    form = _error_form(looks(race, (scheduling.BLIND,)), ticks, mode)
+    spec = charts.placed(form, "What a guess is worth", said(averaged), x=(-0.05, most * (1.0 + ROOM)), y=ends)
+    return charts.Panel(spec, frame)
+
+
+def errors_alt(race: Race, averaged: bool = False) -> str:
+    """Say the chart in words: each rule with exact lengths and with the worst guesses."""
+    frame = scheduling.error_frame(race, averaged)
+    parts = []
+    for name, own in frame.groupby("rulebook", sort=False):
+        first, last = own.iloc[0], own.iloc[-1]
+        parts.append(
+            f"{name}: {first['mean']:.1f} s at σ {first['sigma']:g}, {last['mean']:.1f} s at {last['sigma']:g}"
+        )
+    return "Mean latency over the prediction error. " + "; ".join(parts) + "."
+
+
+@cache
+def _plane_form(lanes: charts.Look, aged: str, mode: Mode) -> dict[str, Any]:
+    own = charts.scales(lanes, mode)
+    muted = palette.colour("muted", mode)
+    axis = alt.Axis(title="Mean latency (s)", tickCount=5, grid=False, titleAnchor="start")
+    x = alt.X("mean:Q", scale=alt.Scale(nice=False, zero=False), axis=axis)
+    y = alt.Y("p99:Q", scale=alt.Scale(nice=False, zero=False), axis=alt.Axis(title="P99 latency (s)", tickCount=5))
+    base = alt.Chart().encode(x=x, y=y)
+    curve = base.transform_filter(alt.datum.rulebook == aged).mark_line(color=muted, strokeWidth=1.5)
+    steps = base.transform_filter("isValid(datum.t0)").mark_point(filled=True, size=22, color=muted, opacity=1)
+    said = base.transform_filter("datum.said != ''").mark_text(align="right", dx=-8, fontSize=13, color=muted)
+    marks = base.transform_filter("!isValid(datum.t0)").encode(color=own["color"])
+    dot = marks.mark_point(filled=True, size=110, opacity=1).encode(
+        shape=own["shape"],
+        tooltip=[
+            alt.Tooltip("rulebook:N", title="Rulebook"),
+            alt.Tooltip("mean:Q", title="Mean, s", format=".2f"),
+            alt.Tooltip("p99:Q", title="P99, s", format=".2f"),
+        ],
+    )
+    name = marks.mark_text(align="left", dx=11, fontSize=13, fontWeight=600)
+    layers = [
+        curve.encode(order="turn:Q"),
+        steps,
+        said.encode(text="said:N"),
+        dot,
+        name.encode(y=alt.Y("label:Q"), text="rulebook:N"),
+    ]
+    return charts.finished(alt.layer(*layers).properties(height=HEIGHT), mode)
+
+
+def plane(race: Race, mode: Mode = "light", averaged: bool = False) -> charts.Panel:
+    """Draw each rule's mean against its P99, and shortest first as its ageing grows: the lower left is better."""
+    frame = scheduling.ageing_frame(race, averaged)
+    x, y = _domain(frame["mean"]), _domain(frame["p99"])
+    books = frame["t0"].isna()
+    frame["turn"] = np.where(books, -1.0, -frame["t0"].fillna(0.0))
+    frame.loc[books, "turn"] = -1e9
+    ends = frame["t0"].isin([scheduling.AGEINGS_MS[0] / 1e3, 10.0, scheduling.AGEINGS_MS[-1] / 1e3])
+    frame["said"] = np.where(ends, frame["t0"].map(lambda s: f"{s:g} s"), "")
+    frame["label"] = frame["p99"]
+    frame.loc[books, "label"] = spread_out(frame.loc[books, "p99"], *y)
+    aged = scheduling.short(scheduling.SHORTEST)
+    form = _plane_form(looks(race, (scheduling.SHORTEST, scheduling.BLIND)), aged, mode)
+    wide = (x[0] - 0.12 * (x[1] - x[0]), x[1] + ROOM * (x[1] - x[0]))
+    return charts.Panel(charts.placed(form, "What the tail pays", said(averaged), x=wide, y=y), frame)
+
+
+def plane_alt(race: Race, averaged: bool = False) -> str:
+    """Say the plane in words: every mark's mean and P99, then the curve's two ends."""
+    frame = scheduling.ageing_frame(race, averaged)
+    parts = [
+        f"{row.rulebook}{'' if pd.isna(row.t0) else f' aged by {row.t0:g} s'}: "
+        f"mean {row.mean_s:.1f} s, P99 {row.p99:.1f} s"
+        for row in frame.rename(columns={"mean": "mean_s"}).itertuples()
+    ]
+    return "Mean latency against the slowest percent. " + "; ".join(parts) + "."
