@@ -1,0 +1,379 @@
+// The iteration timeline: a strip a lane on one clock. Up from the line: who gets a token in a step; down: prompt tokens it reads;
+// below: the time since the last token of whoever waited longest. Python computes every number (ui/timeline.py says the
+// dictionary); this file draws what lies before the playhead. Sections: 1 time (pure, tested with node) · 2 marks · 3 timeline · 4 mount.
+
+// ---------------------------------------------------------------- 1 time
+/** When each step starts and ends, in ms, from the columns of a lane. */
+export function clock(idle, took, perMs = 10) {
+  let t = 0;
+  const start = [], end = [];
+  for (let i = 0; i < took.length; i++) { start.push((t += idle[i]) / perMs); end.push((t += took[i]) / perMs); }
+  return { start, end };
+}
+
+/** How many entries of an ascending list are at most t. */
+export function upTo(list, t) {
+  let low = 0, high = list.length;
+  while (low < high) { const mid = (low + high) >> 1; if (list[mid] <= t) low = mid + 1; else high = mid; }
+  return low;
+}
+
+/** Start of the window of `span` ms that keeps the playhead at four fifths. */
+export function windowAt(now, span, total) { return Math.max(0, Math.min(now - 0.8 * span, total - span)); }
+
+/** Labels [x, width, ...], most important first, that fit beside each other without touching. */
+export function fitting(labels, gap = 12) {
+  const kept = [];
+  for (const label of labels) if (kept.every((other) => label[0] > other[0] + other[1] + gap || label[0] + label[1] + gap < other[0])) kept.push(label);
+  return kept;
+}
+
+/** Largest value in each of `count` equal bins of [0, total]. */
+export function bins(at, values, total, count) {
+  const out = new Float64Array(count);
+  at.forEach((t, i) => { const k = Math.min(count - 1, Math.floor((t / total) * count)); out[k] = Math.max(out[k], values[i]); });
+  return out;
+}
+
+/** A number as read: thin spaces, so many decimals. */
+export function said(value, digits = 0) { return value.toFixed(digits).replace(/\B(?=(\d{3})+(?!\d))(?<!\.\d*)/g, "\u202f"); }
+/** Words with {names} filled in. */
+export function fillIn(words, values) { return words.replace(/\{(\w+)\}/g, (_, name) => values[name]); }
+
+// ---------------------------------------------------------------- 2 marks
+const UP = 30, DOWN = 34, GAPS = 46, AIR = 20, FLAGS = 22, HEIGHT = UP + DOWN + AIR + GAPS + 4, BASE = UP + 2, FLOOR = HEIGHT - 2;
+const ROW = 13, OPENS_MS = 800, PX_PER_MS = 0.12, CLOSER = 4;
+const HOOK = (globalThis.__shadowPriceTimeline ??= { timeline: null });
+const PATHS = { play: "M3 1l11 7-11 7z", pause: "M3 1h4v14H3zM9 1h4v14H9z", back: "M11 1L4 8l7 7V1zM2 1h2v14H2z", on: "M5 1l7 7-7 7V1zM12 1h2v14h-2z" };
+const icon = (name) => g("svg", { viewBox: "0 0 16 16", "aria-hidden": "true" }, g("path", { d: PATHS[name] }));
+
+/** Slanted lines in one colour over another, for prompt tokens. */
+function hatch(context, fill, line) {
+  const tile = document.createElement("canvas"), pen = tile.getContext("2d");
+  tile.width = tile.height = 6;
+  pen.fillStyle = fill; pen.fillRect(0, 0, 6, 6);
+  pen.strokeStyle = line; pen.lineWidth = 1.3; pen.beginPath();
+  for (const k of [-6, 0, 6]) { pen.moveTo(k, 6); pen.lineTo(k + 6, 0); }
+  pen.stroke();
+  return context.createPattern(tile, "repeat");
+}
+
+// ---------------------------------------------------------------- 3 timeline
+class Timeline {
+  constructor(parent) {
+    this.root = h("div", { class: "timeline", tabindex: 0, role: "group", onkeydown: (event) => this.key(event) });
+    this.parent = parent;
+    parent.append(this.root);
+    this.still = matchMedia("(prefers-reduced-motion: reduce)");
+    this.resize = new ResizeObserver(() => { if (this.data && Math.abs(this.root.clientWidth - this.width) > 0.5) this.build(); });
+    this.resize.observe(this.root);
+    HOOK.timeline = this;
+  }
+
+  destroy() {
+    this.resize.disconnect();
+    clearTimeout(this.opening);
+    cancelAnimationFrame(this.asked);
+    this.root.remove();
+  }
+
+  update({ data }) {
+    const fresh = data.id !== this.data?.id, first = !this.data;
+    this.data = data;
+    if (fresh) {
+      this.lanes = data.lanes.map((lane) => {
+        const times = clock(lane.idle, lane.ms), gap = lane.over.map((v, i) => (lane.ms[i] + v) / 10);
+        let worst = 0;
+        return { ...lane, ...times, gap, worst: gap.map((v) => (worst = Math.max(worst, v))) };
+      });
+      this.total = Math.max(1, ...this.lanes.map((lane) => lane.end.at(-1) ?? 0));
+      const most = (name) => Math.max(1, ...this.lanes.map((lane) => lane[name].reduce((a, b) => Math.max(a, b), 0)));
+      this.most = { write: Math.max(1, ...this.lanes.map((lane) => lane.write.reduce((a, v, i) => Math.max(a, v + lane.still[i]), 0))), prompt: most("prompt"), gap: most("gap") };
+      const last = Math.max(0, ...data.lanes.map((lane) => lane.end_ms));
+      this.more = last > this.total + 1000 ? fillIn(data.words.goes_on, { end: said(last / 1000) }) : "";
+      this.from = data.question?.from_ms ?? 0;
+      clearTimeout(this.opening);
+      // a control moved after the answer: the picture stays where it was, so that the eye can compare
+      if (first || !this.chosen && !this.passed || this.data.question?.text !== this.text) Object.assign(this, { now: this.from, chosen: null, passed: false, seen: this.from });
+      this.now = Math.min(this.now, this.total);
+      this.text = data.question?.text;
+      this.playing = false;
+      if (!this.still.matches && !this.held) this.opening = setTimeout(() => this.play(), first ? OPENS_MS : 300);
+    }
+    this.build();
+  }
+
+  /** How far it has played since it opened: what the page's tests watch. */
+  get t() { return this.data ? Math.max(0, this.now - this.from) : 0; }
+  get alive() { return Boolean(this.data) && (this.t > 0 || this.still.matches); }
+  get span() { return this.plot / (PX_PER_MS * (this.close ? CLOSER : 1)); }
+  get halts() { const { question } = this.data; return question && !this.chosen && !this.passed ? question.at_ms : Infinity; }
+
+  play() {
+    if (this.now >= this.total) this.now = 0;
+    if (this.now >= this.halts) this.passed = true;
+    Object.assign(this, { playing: true, last: null });
+    this.wake();
+    this.button();
+  }
+
+  pause() {
+    clearTimeout(this.opening);
+    this.playing = false;
+    this.button();
+    this.tell();
+  }
+
+  toggle() {
+    this.held = this.playing; // who paused does not want it to start by itself
+    if (this.playing) this.pause(); else this.play();
+  }
+
+  seek(ms) {
+    this.now = Math.max(0, Math.min(this.total, ms));
+    if (this.now > this.halts) this.passed = true;
+    this.held = true;
+    this.pause();
+    this.frame();
+  }
+
+  /** The next end of a step in any lane, forwards or back. */
+  step(way) {
+    const near = this.lanes.map(({ end }) => end[way > 0 ? upTo(end, this.now + 0.01) : upTo(end, this.now - 0.01) - 1]).filter((v) => v !== undefined);
+    this.seek(near.length ? (way > 0 ? Math.min(...near) : Math.max(...near)) : way > 0 ? this.total : 0);
+  }
+
+  key(event) {
+    const tag = event.target.tagName;
+    if (event.ctrlKey || event.metaKey || event.altKey || (event.key === " " ? tag === "BUTTON" : tag === "INPUT" && !event.shiftKey)) return;
+    const way = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (event.key === " ") this.toggle();
+    else if (way) { if (event.shiftKey) this.seek(this.now + 1000 * way); else this.step(way); }
+    else if (event.key === "Home") this.seek(0);
+    else if (event.key === "End") this.seek(this.total);
+    else return;
+    event.preventDefault();
+  }
+
+  choose(option) {
+    this.chosen = option;
+    this.ask();
+    if (this.now >= this.data.question.reveal_ms) this.tell(); else this.play();
+    this.frame();
+  }
+
+  wake() { this.asked ??= requestAnimationFrame((now) => this.tick(now)); }
+
+  tick(time) {
+    this.asked = null;
+    const passed = Math.min(time - (this.last ?? time), 100);
+    this.last = time;
+    if (this.playing) {
+      this.now = Math.min(this.total, this.halts, this.now + passed / (this.close ? CLOSER : 1));
+      if (this.now >= this.halts || this.now >= this.total) this.pause();
+    }
+    this.frame();
+    if (this.playing) this.wake(); else this.last = null;
+  }
+
+  build() {
+    const { data } = this, { words } = data, dark = isDark(this.parent.host ?? this.root);
+    this.colours = data.palette[dark ? "dark" : "light"];
+    for (const [token, value] of Object.entries(this.colours)) this.root.style.setProperty(`--${token}`, value);
+    this.width = this.root.clientWidth;
+    const wide = this.width >= 860;
+    this.rail = wide ? 128 : 0;
+    this.plot = Math.max(240, this.width - this.rail);
+    this.root.classList.toggle("wide", wide);
+    this.root.setAttribute("aria-label", `${words.name}. ${words.keys}`);
+    const focus = this.root.getRootNode().activeElement?.getAttribute("data-focus");
+    const canvas = (height, props) => {
+      const node = h("canvas", { style: `height:${height}px`, ...props }), ratio = devicePixelRatio || 1;
+      Object.assign(node, { width: Math.round(this.plot * ratio), height: Math.round(height * ratio) });
+      const pen = node.getContext("2d");
+      pen.scale(ratio, ratio);
+      return { node, pen };
+    };
+    const rail = (...rows) => wide && h("div", { class: "rail", "aria-hidden": "true" }, rows.map(([top, text, small]) => h("span", { style: `top:${top}px` }, text, h("small", {}, small))));
+    const key = (kind, text) => h("span", {}, h("i", { class: kind }), text);
+    this.parts = { live: h("p", { class: "hidden", "aria-live": "polite" }), ask: data.question && h("div", { class: "ask" }), flags: canvas(FLAGS, { "aria-hidden": "true" }), axis: canvas(20, { "aria-hidden": "true" }), whole: canvas(ROW * this.lanes.length + 2, { "aria-hidden": "true" }) };
+    const { parts, most } = this;
+    parts.lanes = this.lanes.map((lane) => ({ ...canvas(HEIGHT, { role: "img" }), now: h("span"), far: h("span", { class: "far" }) }));
+    parts.play = h("button", { class: "main", "data-focus": "play", onclick: () => this.toggle() });
+    parts.close = h("button", { class: "wordy", "data-focus": "closer", "aria-pressed": String(Boolean(this.close)), onclick: () => { this.close = !this.close; parts.close.setAttribute("aria-pressed", String(this.close)); this.frame(); } }, words.closer);
+    parts.scrub = h("input", { type: "range", min: 0, max: Math.ceil(this.total), step: 10, "aria-label": words.scrub, "data-focus": "scrub", oninput: (event) => this.seek(+event.target.value) });
+    parts.clock = h("span", { class: "clock" });
+    parts.table = h("tbody");
+    const by = (name, way) => h("button", { "aria-label": words[name], title: words[name], "data-focus": name, onclick: () => this.step(way) }, icon(name));
+    const row = (left, right) => h("div", { class: "row" }, left, right);
+    this.root.replaceChildren(
+      parts.ask || "",
+      row(rail(), parts.flags.node),
+      ...this.lanes.flatMap((lane, k) => [
+        h("p", { class: "head" }, h("b", { style: `--lane: var(--${lane.color})` }, lane.name), " ", h("small", {}, lane.label), parts.lanes[k].now, parts.lanes[k].far),
+        row(rail([2, words.writing, fillIn(words.requests, { most: most.write })], [UP + 6, words.reading, fillIn(words.tokens, { most: said(most.prompt) })], [UP + DOWN + AIR + 2, words.gaps, fillIn(words.ms, { most: said(most.gap) })]), parts.lanes[k].node)]),
+      row(rail(), parts.axis.node),
+      row(rail(), h("div", { class: "whole" }, parts.whole.node, parts.scrub)),
+      h("div", { class: "tools" }, by("back", -1), parts.play, by("on", 1), parts.clock, parts.close),
+      h("p", { class: "keys" }, key("write", words.key_write), key("still", words.key_still), key("prompt", words.key_prompt), key("gap", words.key_gap)),
+      parts.live,
+      h("table", { class: "hidden" }, (parts.caption = h("caption")), h("thead", {}, h("tr", {}, words.columns.split("|").map((name) => h("th", { scope: "col" }, name)))), parts.table));
+    this.hatch = hatch(parts.axis.pen, this.colours.document, this.colours.surface);
+    this.ask();
+    this.button();
+    if (focus) this.root.querySelector(`[data-focus="${focus}"]`)?.focus({ preventScroll: true });
+    this.frame();
+    this.tell();
+  }
+
+  button() {
+    if (!this.parts) return;
+    const name = this.playing ? "pause" : "play", { play } = this.parts;
+    for (const attribute of ["aria-label", "title"]) play.setAttribute(attribute, this.data.words[name]);
+    play.replaceChildren(icon(name));
+  }
+
+  /** The question with its options, and its answer once that has been seen. */
+  ask() {
+    const { question, words } = this.data;
+    if (!question) return;
+    const told = this.now >= question.reveal_ms && (this.chosen || this.passed);
+    const answer = told ? (this.chosen ? question.answers[question.options.indexOf(this.chosen)] ?? question.answer : question.answer) : !this.playing && this.now >= this.halts ? words.stops : "";
+    const state = `${this.chosen}|${answer}`;
+    if (state === this.askedAs && this.parts.ask.childElementCount) return;
+    this.askedAs = state;
+    const focus = this.root.getRootNode().activeElement?.getAttribute("data-focus");
+    this.parts.ask.replaceChildren(h("p", { class: "question" }, question.text),
+      h("div", { class: "options" }, question.options.map((option) => h("button", { class: "wordy", "data-focus": `option ${option}`, "aria-pressed": String(option === this.chosen), onclick: () => this.choose(option) }, option))),
+      h("p", { class: "answer", "aria-live": "polite" }, answer));
+    if (focus?.startsWith("option")) this.root.querySelector(`[data-focus="${focus}"]`)?.focus({ preventScroll: true });
+  }
+
+  /** What a lane does at this moment. */
+  state(lane) {
+    const i = upTo(lane.start, this.now) - 1, runs = i >= 0 && lane.end[i] > this.now, done = upTo(lane.end, this.now) - 1;
+    const at = (name) => (runs ? lane[name][i] : 0);
+    return { write: at("write"), still: at("still"), prompt: at("prompt"), line: i >= 0 ? lane.line[i] : 0, gap: done >= 0 ? lane.worst[done] : 0 };
+  }
+
+  frame() {
+    if (!this.parts) return;
+    const { data, parts } = this, { words } = data, span = this.span, left = windowAt(this.now, span, this.total);
+    this.seen = Math.max(this.seen ?? 0, this.now);
+    const x = (t) => ((t - left) / span) * this.plot;
+    this.lanes.forEach((lane, k) => {
+      const own = this.state(lane), part = parts.lanes[k];
+      this.strip(part.pen, lane, x, left, left + span);
+      part.now.textContent = fillIn(words.now, own);
+      part.far.textContent = fillIn(words.so_far, { gap: said(own.gap) });
+      part.node.setAttribute("aria-label", fillIn(words.picture, { ...own, name: lane.name, now: said(this.now / 1000, 1), prompt: said(own.prompt), gap: said(own.gap) }));
+    });
+    this.flags(x);
+    this.axis(x, left, span);
+    this.whole(left, span);
+    parts.scrub.value = this.now;
+    const clockWords = fillIn(this.close ? words.clock_slow : words.clock, { now: said(this.now / 1000, 1), total: said(this.total / 1000, 1) }) + this.more;
+    parts.clock.textContent = clockWords;
+    parts.scrub.setAttribute("aria-valuetext", clockWords);
+    this.ask();
+  }
+
+  /** One lane between two times, as far as the playhead. */
+  strip(pen, lane, x, low, high) {
+    const { colours, most, data, now } = this, { words } = data, edge = Math.min(high, now);
+    const up = (n) => (n / most.write) * UP, down = (n) => Math.sqrt(n / most.prompt) * DOWN, rise = (ms) => (ms / most.gap) * GAPS;
+    pen.clearRect(0, 0, this.plot, HEIGHT);
+    pen.fillStyle = colours.grid;
+    pen.fillRect(0, BASE - 0.5, this.plot, 1);
+    pen.fillRect(0, FLOOR - 0.5, this.plot, 1);
+    for (let i = upTo(lane.end, low); i < lane.start.length && lane.start[i] < edge; i++) {
+      const a = x(lane.start[i]), width = Math.max(0.4, x(Math.min(lane.end[i], edge)) - a), bar = Math.max(0.4, width - Math.min(1, width * 0.25));
+      pen.fillStyle = colours.ink;
+      pen.fillRect(a, BASE - up(lane.write[i]), bar, up(lane.write[i]));
+      if (lane.still[i]) { pen.fillStyle = colours.outline; pen.fillRect(a, BASE - up(lane.write[i] + lane.still[i]), bar, up(lane.still[i])); }
+      if (lane.prompt[i]) { pen.fillStyle = this.hatch; pen.fillRect(a, BASE + 1, bar, down(lane.prompt[i])); }
+    }
+    pen.fillStyle = colours[lane.color];
+    // from the last token the wait grows until the next one comes: a ramp, cut off at the playhead
+    for (let i = upTo(lane.end, low); i < lane.end.length && lane.end[i] - lane.gap[i] < edge; i++) {
+      const gap = lane.gap[i];
+      if (!gap) continue;
+      const seen = Math.min(lane.end[i], edge), from = lane.end[i] - gap;
+      pen.beginPath();
+      pen.moveTo(x(from), FLOOR); pen.lineTo(x(seen), FLOOR - rise(seen - from)); pen.lineTo(x(seen) + 0.6, FLOOR); pen.fill();
+    }
+    if (lane.cut && down(lane.cut) < DOWN + 1) {
+      const y = BASE + 1 + down(lane.cut);
+      pen.strokeStyle = colours.muted; pen.lineWidth = 1; pen.setLineDash([3, 3]);
+      pen.beginPath(); pen.moveTo(0, y); pen.lineTo(this.plot, y); pen.stroke(); pen.setLineDash([]);
+      this.word(pen, fillIn(words.cut, { tokens: said(lane.cut) }), this.plot - 2, y + 14, colours.muted, "right");
+    }
+    const shown = lane.stalls.filter(([step]) => lane.end[step] <= now && lane.end[step] >= low).map(([step, ms, count, tokens, kind]) => {
+      const text = fillIn(tokens ? words.stall : words.stall_many, { ms: said(ms / 10), count, tokens: said(tokens), kind }), width = this.measure(pen, text);
+      return [Math.max(2, Math.min(this.plot - width - 2, x(lane.end[step]) + 5)), width, text, ms];
+    });
+    for (const [at, , text] of fitting(shown)) this.word(pen, text, at, FLOOR - GAPS - 5, colours.ink);
+    pen.fillStyle = colours.ink;
+    if (now >= low && now <= high) pen.fillRect(x(now) - 0.75, 0, 1.5, HEIGHT);
+  }
+
+  measure(pen, text) { pen.font = "13px 'Source Sans 3', 'Source Sans 3 Variable', system-ui, sans-serif"; return pen.measureText(text).width; }
+  word(pen, text, x, y, colour, align = "left") {
+    this.measure(pen, text);
+    pen.textAlign = align;
+    pen.lineWidth = 4; pen.strokeStyle = this.colours.surface; pen.lineJoin = "round"; pen.strokeText(text, x, y);
+    pen.fillStyle = colour; pen.fillText(text, x, y);
+  }
+
+  flags(x) {
+    const { pen } = this.parts.flags, { arrivals, words } = this.data;
+    pen.clearRect(0, 0, this.plot, FLAGS);
+    const shown = arrivals.filter(([ms]) => ms <= this.now && x(ms) > -1).sort((a, b) => b[1] - a[1]).map(([ms, tokens, kind]) => {
+      const text = fillIn(words.arrives, { tokens: said(tokens), kind }), width = this.measure(pen, text);
+      return [Math.max(2, Math.min(this.plot - width - 2, x(ms) + 6)), width, text, x(ms)];
+    });
+    for (const [at, , text, mark] of fitting(shown)) {
+      this.word(pen, text, at, 14, this.colours.ink);
+      pen.fillStyle = this.colours.document; pen.fillRect(mark - 1, 2, 2, FLAGS);
+    }
+  }
+
+  axis(x, left, span) {
+    const { pen } = this.parts.axis, every = [250, 500, 1000, 2000, 5000].find((ms) => x(left + ms) > 56) ?? 10000;
+    pen.clearRect(0, 0, this.plot, 20);
+    for (let t = Math.ceil(left / every) * every; t < left + span; t += every) {
+      pen.fillStyle = this.colours.grid; pen.fillRect(x(t), 0, 1, 5);
+      this.word(pen, `${said(t / 1000, every < 1000 ? 2 : 0)}\u00a0s`, Math.min(x(t) + 3, this.plot - 34), 16, this.colours.muted);
+    }
+  }
+
+  /** The longest gaps of the whole run, a row a lane, as far as it has been seen, and the window over them. */
+  whole(left, span) {
+    const { pen } = this.parts.whole, count = Math.floor(this.plot / 2), at = (t) => (t / this.total) * this.plot;
+    pen.clearRect(0, 0, this.plot, ROW * this.lanes.length + 2);
+    this.lanes.forEach((lane, k) => {
+      lane.bins ??= {};
+      const high = (lane.bins[count] ??= bins(lane.end, lane.gap, this.total, count));
+      const floor = (k + 1) * ROW;
+      pen.fillStyle = this.colours.grid; pen.fillRect(0, floor - 0.5, this.plot, 1);
+      pen.fillStyle = this.colours[lane.color];
+      for (let j = 0; j < count && ((j + 1) / count) * this.total <= this.seen; j++) if (high[j]) pen.fillRect(j * 2, floor - Math.max(1, (high[j] / this.most.gap) * (ROW - 2)), 1.6, Math.max(1, (high[j] / this.most.gap) * (ROW - 2)));
+    });
+    pen.strokeStyle = this.colours.muted; pen.lineWidth = 1;
+    pen.strokeRect(at(left) + 0.5, 0.5, Math.max(4, at(left + span) - at(left)) - 1, ROW * this.lanes.length + 1);
+    pen.fillStyle = this.colours.ink; pen.fillRect(at(this.now) - 0.75, 0, 1.5, ROW * this.lanes.length + 2);
+  }
+
+  /** Say this moment to who cannot see it: only when it stands still. */
+  tell() {
+    if (!this.parts || this.playing) return;
+    const { parts, data } = this, rows = this.lanes.map((lane) => [lane, this.state(lane)]);
+    parts.caption.textContent = fillIn(data.words.caption, { now: said(this.now / 1000, 1) });
+    parts.table.replaceChildren(...rows.map(([lane, own]) => h("tr", {}, h("th", { scope: "row" }, lane.name), [own.write, own.still, own.prompt, own.line, Math.round(own.gap)].map((v) => h("td", {}, said(v))))));
+    parts.live.textContent = rows.map(([lane, own]) => fillIn(data.words.picture, { ...own, name: lane.name, now: said(this.now / 1000, 1), prompt: said(own.prompt), gap: said(own.gap) })).join(". ");
+    this.ask();
+  }
+}
+
+// ---------------------------------------------------------------- 4 mount
+export default (component) => mountIn(component, Timeline);
