@@ -6,7 +6,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from ui import component, reconnect, text
+from ui import component, text
 
 ICON = Path(__file__).resolve().parent / "static" / "icon.svg"
 
@@ -17,10 +17,8 @@ page = st.navigation(
         st.Page("pages/home.py", title="The race", default=True),
         st.Page("pages/one_request.py", title="One request"),
         st.Page("pages/batching.py", title="Batching"),
-        st.Page("pages/memory.py", title="Memory"),
         st.Page("pages/scheduling.py", title="Scheduling"),
         st.Page("pages/prices.py", title="Shadow prices"),
-        st.Page("pages/heuristics.py", title="When heuristics win"),
         st.Page("pages/challenge.py", title="Your turn"),
         st.Page("pages/calibration.py", title="Calibration"),
     ],
@@ -31,4 +29,3 @@ with st.container(horizontal_alignment="center"), st.container(key="site", width
     page.run()
     text.show("home/footer")
     component.reach()
-    reconnect.run_again()
