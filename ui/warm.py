@@ -13,7 +13,7 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 KERNELS = "SHADOW_PRICE_KERNELS"
-"""Environment variable: a folder of kernels compiled beforehand, for the same path of the source and kind of processor."""
+"""Environment variable: a folder of kernels compiled beforehand for this path of the source and kind of processor."""
 ROOT = Path(__file__).resolve().parent.parent
 
 

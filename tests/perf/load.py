@@ -36,11 +36,12 @@ FIGURES = ROOT / "docs" / "capacity.json"
 
 
 @contextmanager
-def server(log: Path) -> Iterator[tuple[str, int]]:
-    """Serve the app on a free port; yield its address and process id; end it by its own id."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+def server(log: Path, port: int = 0) -> Iterator[tuple[str, int]]:
+    """Serve the app on a port (0: a free one); yield its address and process id; end it by its own id."""
+    if not port:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
     command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.address", "127.0.0.1"]
     command += ["--server.port", str(port), "--server.headless", "true"]
     address = f"http://127.0.0.1:{port}"
