@@ -6,7 +6,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from ui import component, text
+from ui import component, reconnect, text
 
 ICON = Path(__file__).resolve().parent / "static" / "icon.svg"
 
@@ -30,3 +30,4 @@ with st.container(horizontal_alignment="center"), st.container(key="site", width
     page.run()
     text.show("home/footer")
     component.reach()
+    reconnect.run_again()
