@@ -10,7 +10,7 @@ from engine import step_time
 from engine.entries import entries, visits
 from engine.records import EVICT, FINISH, HIT, IDLE, PREEMPT, TAKE, Floats, Ints, Profile, Result, Trace
 
-PS_PER_MS = 1e9
+PS_PER_MS, PS_PER_S = 1e9, 1e12
 DUPLEX = 2
 """Ways over the link to the host that a swapped block goes: out and in again."""
 
@@ -101,14 +101,25 @@ def recompute_ms(profile: Profile, tokens: Any, running: float = 0, context: flo
     return np.asarray(step_time.step_ms(profile, both) - alone)
 
 
-def crossing_tokens(profile: Profile, running: float = 0, context: float = 0, most: int = 131_072) -> int | None:
-    """Return the least whole number of blocks, in tokens, that swaps faster than it is computed; None up to `most`."""
-    tokens = np.arange(16, most + 1, 16)
-    sooner = swap_ms(profile, tokens) < recompute_ms(profile, tokens, running, context)
-    return int(tokens[np.argmax(sooner)]) if sooner.any() else None
+def crossing(
+    profile: Profile, running: float = 0, context: float = 0, most: int = 131_072, block_size: int = 16
+) -> tuple[bool, int | None]:
+    """Return whether a single block swaps faster than it is computed, and from how many tokens on it is the other way.
+
+    Whole blocks up to `most` tokens are looked at; None where nothing changes.
+    """
+    tokens = np.arange(block_size, most + 1, block_size)
+    sooner = swap_ms(profile, tokens, block_size) < recompute_ms(profile, tokens, running, context)
+    other = sooner != sooner[0]
+    return bool(sooner[0]), int(tokens[np.argmax(other)]) if other.any() else None
 
 
 def break_even_gb_per_s(profile: Profile, block_bytes: float, tokens: float, running: float, context: float) -> float:
     """Return the speed of a link in GB/s at which swapping so many tokens takes as long as computing them again."""
-    ms = float(recompute_ms(profile, tokens, running, context))
-    return DUPLEX * float(np.ceil(tokens / 16)) * block_bytes / ms / 1e6
+    over = float(swap_ms(profile, tokens) / recompute_ms(profile, tokens, running, context))
+    return over * (link_gb_per_s(profile, block_bytes) or 0.0)
+
+
+def link_gb_per_s(profile: Profile, block_bytes: float) -> float | None:
+    """Return the speed of the link in GB/s that `swap_block_ps` stands for; None where it is not known."""
+    return block_bytes / (profile.swap_block_ps / PS_PER_S) / 1e9 if profile.swap_block_ps else None

@@ -1,0 +1,285 @@
+"""Charts of the chapter Memory: blocks by use, preemptions, the curve over watermarks, the two ways back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from engine.records import Floats, Ints
+from ui import charts, memory, palette, run
+from ui.palette import Mode
+from ui.run import Race
+from ui.state import WATERMARKS
+
+TIMES = 160
+"""Instants at which blocks and preemptions are drawn."""
+PARTS = {"with KV": ("chat", 1.0), "promised, empty": ("muted", 0.45), "cached": ("chat", 0.3)}
+"""Use of a block -> palette token and opacity; what is left white is free."""
+LEAST_LABEL = 0.08
+"""A use that never reaches this share of the memory gets no name in the picture."""
+FIGURES = {
+    "output_tokens_per_s": "Answer tokens a second",
+    "preemptions_per_1000": "Preemptions per thousand requests",
+    "mean_ms": "Mean latency (s)",
+}
+WAYS = {
+    "computed in a step of its own": ("sjf", [7, 3]),
+    "computed beside those that run": ("sjf", [1, 0]),
+    "swapped out and in": ("mc_sf", [1, 0]),
+    "swapped, link at a tenth": ("mc_sf", [2, 3]),
+}
+
+
+def _end_s(race: Race) -> float:
+    return max(float(r.steps["start_us"][-1] + r.steps["duration_us"][-1]) / 1e6 for r in race.results)  # type: ignore[index]
+
+
+def _at(race: Race, lane: int, times: Floats, values: Ints) -> Any:
+    """Return a figure of each step at instants in s; zero before the first step and after the last."""
+    steps = race.results[lane].steps
+    assert steps is not None
+    row = np.searchsorted(steps["start_us"], times * 1e6, side="right") - 1
+    over = times * 1e6 > steps["start_us"][-1] + steps["duration_us"][-1]
+    return np.where((row < 0) | over, 0, values[np.maximum(row, 0)])
+
+
+def blocks_frame(race: Race) -> pd.DataFrame:
+    """Return lane, second, use, and the lowest and highest block of its band, stacked from the floor."""
+    times, frames = np.linspace(0, _end_s(race), TIMES), []
+    for lane, own in enumerate(memory.splits(race)):
+        low = np.zeros(TIMES)
+        for part, values in zip(PARTS, (own.used, own.promised, own.cached), strict=True):
+            high = low + _at(race, lane, times, values)
+            frames.append(pd.DataFrame({"lane": race.labels[lane], "s": times, "part": part, "low": low, "high": high}))
+            low = high
+    return pd.concat(frames, ignore_index=True)
+
+
+@cache
+def _blocks_form(named: bool, mode: Mode) -> dict[str, Any]:
+    names = list(PARTS)
+    colour = alt.Color(
+        "part:N",
+        scale=alt.Scale(domain=names, range=[palette.colour(token, mode) for token, _ in PARTS.values()]),
+        legend=None,
+    )
+    opacity = alt.Opacity(
+        "part:N", scale=alt.Scale(domain=names, range=[share for _, share in PARTS.values()]), legend=None
+    )
+    x = alt.X("s:Q", scale=alt.Scale(nice=False), axis=alt.Axis(title="s", tickCount=5, grid=False))
+    y = alt.Y("low:Q", scale=alt.Scale(nice=False), axis=alt.Axis(title="blocks" if named else None, tickCount=4))
+    base = alt.Chart().encode(x=x)
+    areas = base.transform_filter("!datum.said").mark_area().encode(y=y, y2="high:Q", color=colour, opacity=opacity)
+    words = base.transform_filter("datum.said").mark_text(fontSize=13, color=palette.colour("ink", mode))
+    words = words.encode(y=y, text="said:N")
+    return charts.finished(alt.layer(areas, words).properties(height=210), mode)
+
+
+def blocks(race: Race, mode: Mode = "light") -> dict[str, charts.Panel]:
+    """Draw, a panel a lane, how many blocks hold KV, are promised and empty, or lie in the cache; white is free."""
+    frame, usable = blocks_frame(race), race.results[0].settings.usable_blocks
+    figures = memory.lane_figures(race)
+    panels: dict[str, charts.Panel] = {}
+    for name, figure in zip(race.labels, figures, strict=True):
+        own = frame[frame["lane"] == name].drop(columns="lane").assign(said=None)
+        marks = []
+        for part in PARTS:
+            band = own[own["part"] == part]
+            thick = (band["high"] - band["low"]).rolling(9, center=True, min_periods=1).mean()
+            inside = thick.where(band["s"].between(0.18 * band["s"].max(), 0.75 * band["s"].max()), 0)
+            if inside.max() > LEAST_LABEL * usable:
+                at = band.loc[inside.idxmax()]
+                marks.append({"s": at["s"], "part": part, "low": (at["low"] + at["high"]) / 2, "said": part})
+        rows = pd.concat([own, pd.DataFrame(marks)], ignore_index=True) if marks else own
+        filled = f"{figure['filled_percent']:.0f} % of what is held has KV in it"
+        form = _blocks_form(not panels, mode)
+        panels[name] = charts.Panel(charts.placed(form, name, filled, x=(0, _end_s(race)), y=(0, usable)), rows)
+    return panels
+
+
+def blocks_alt(race: Race) -> str:
+    """Say the same in words."""
+    parts = [
+        f"{name}: {row['filled_percent']:.0f} % of the held memory has KV in it, {row['promised']:,.0f} blocks are "
+        f"promised and empty on average, at most {row['most_running']} run"
+        for name, row in zip(race.labels, memory.lane_figures(race), strict=True)
+    ]
+    return "Blocks over time by use. " + "; ".join(parts) + "."
+
+
+def losses_frame(race: Race) -> pd.DataFrame:
+    """Return lane, second, and preemptions up to then."""
+    times = np.linspace(0, _end_s(race), TIMES)
+    frames = []
+    for name, result in zip(race.labels, race.results, strict=True):
+        assert result.steps is not None
+        steps = result.steps
+        total = np.append(0, np.cumsum(steps["preempted"]))
+        so_far = total[np.searchsorted(steps["start_us"], times * 1e6, side="right")]
+        frames.append(pd.DataFrame({"rulebook": name, "s": times, "so_far": so_far}))
+    return pd.concat(frames, ignore_index=True)
+
+
+@cache
+def _losses_form(lanes: charts.Look, mode: Mode) -> dict[str, Any]:
+    look = charts.scales(lanes, mode)
+    x = alt.X("s:Q", scale=alt.Scale(nice=False), axis=alt.Axis(title="s", tickCount=6, grid=False))
+    y = alt.Y("so_far:Q", axis=alt.Axis(title="preemptions so far", tickCount=4))
+    base = alt.Chart().encode(x=x, y=y, color=look["color"])
+    lines = base.transform_filter("!datum.said").mark_line(interpolate="step-after")
+    lines = lines.encode(strokeDash=look["dash"], strokeWidth=look["width"])
+    words = base.transform_filter("datum.said").mark_text(fontSize=13, fontWeight=600, align="right", dy=-9)
+    return charts.finished(alt.layer(lines, words.encode(text="said:N")).properties(height=240), mode)
+
+
+def losses(race: Race, mode: Mode = "light") -> dict[str, charts.Panel]:
+    """Draw how many preemptions each lane has made up to each second."""
+    frame, end = losses_frame(race), _end_s(race)
+    most = max(float(frame["so_far"].max()), 1.0)
+    last = frame.groupby("rulebook", sort=False)["so_far"].last().sort_values()
+    marks, height = [], -1.0
+    for name, value in last.items():
+        height = max(float(value), height + 0.09 * most)  # names keep a line apart
+        marks.append({"rulebook": name, "s": end, "so_far": height, "said": f"{name}: {value:.0f}"})
+    rows = pd.concat([frame.assign(said=None), pd.DataFrame(marks)], ignore_index=True)
+    top = max(most, height) * 1.1
+    form = _losses_form(charts.look(race), mode)
+    title = "Preemptions: memory taken back from a running request"
+    return {"losses": charts.Panel(charts.placed(form, title, x=(0, end), y=(0, top)), rows)}
+
+
+def losses_alt(race: Race) -> str:
+    """Say the same in words: how many, and when half of them had happened."""
+    parts = []
+    for name, own in losses_frame(race).groupby("rulebook", sort=False):
+        total = float(own["so_far"].iloc[-1])
+        half = own.loc[own["so_far"] >= total / 2, "s"].iloc[0]
+        parts.append(f"{name}: {total:.0f}" + (f", half of them by {half:.0f} s" if total else ""))
+    return "Preemptions over time. " + "; ".join(parts) + "."
+
+
+def curve_frame(rows: Sequence[Sequence[dict[str, float]]]) -> pd.DataFrame:
+    """Return place of the seed (0: the run's own), watermark in %, figure, value (ms as s)."""
+    return pd.DataFrame(
+        [
+            (place, watermark, figure, own[figure] / (1000 if figure == "mean_ms" else 1))
+            for place, by_watermark in enumerate(rows)
+            for watermark, own in zip(WATERMARKS, by_watermark, strict=True)
+            for figure in FIGURES
+        ],
+        columns=["seed", "watermark", "figure", "value"],
+    )
+
+
+@cache
+def _curve_form(token: str, mode: Mode) -> dict[str, Any]:
+    colour, quiet, ink = palette.colour(token, mode), palette.colour("outline", mode), palette.colour("ink", mode)
+    x = alt.X("watermark:Q", axis=alt.Axis(title="kept free (% of the blocks)", values=list(WATERMARKS), grid=False))
+    y = alt.Y("value:Q", scale=alt.Scale(zero=False, nice=False), axis=alt.Axis(title=None, tickCount=4))
+    base = alt.Chart().encode(x=x, y=y)
+    now = alt.Chart().transform_filter("datum.now").mark_rule(color=ink, strokeDash=[2, 3]).encode(x=x)
+    others = base.transform_filter("datum.seed > 0").mark_line(color=quiet, strokeWidth=1.5).encode(detail="seed:N")
+    own = base.transform_filter("datum.seed == 0 && !datum.now").mark_line(color=colour, strokeWidth=3)
+    best = base.transform_filter("datum.best").mark_point(filled=True, size=110, color=colour, opacity=1)
+    said = base.transform_filter("datum.best").mark_text(fontSize=13, fontWeight=600, color=ink, dy=-14)
+    layers = (others, own, now, best, said.encode(text="said:N"))
+    return charts.finished(alt.layer(*layers).properties(height=200), mode)
+
+
+def curves(
+    race: Race, book: str, rows: Sequence[Sequence[dict[str, float]]], mode: Mode = "light"
+) -> dict[str, charts.Panel]:
+    """Draw throughput, preemptions and latency over the watermark: this seed bold, others thin, the best marked."""
+    frame = curve_frame(rows)
+    rules = run.books()[book]
+    panels = {}
+    for figure, title in FIGURES.items():
+        own = frame[frame["figure"] == figure].drop(columns="figure")
+        mine = own[own["seed"] == 0]["value"].to_numpy()
+        top = int(np.argmax(mine) if figure == "output_tokens_per_s" else np.argmin(mine))
+        marked = figure != "preemptions_per_1000"
+        own = own.assign(now=False, best=marked & (own["seed"] == 0) & (own["watermark"] == WATERMARKS[top]))
+        own["said"] = np.where(own["best"], f"best: {WATERMARKS[top]} %", None)
+        now = pd.DataFrame([{"seed": 0, "watermark": race.state.watermark, "value": None, "now": True, "best": False}])
+        room = 0.12 * (own["value"].max() - own["value"].min()) or 1.0
+        ends = (float(own["value"].min() - room), float(own["value"].max() + 2 * room))
+        spec = charts.placed(_curve_form(rules.about["color"], mode), title, y=ends)
+        panels[figure] = charts.Panel(spec, pd.concat([own, now], ignore_index=True).astype({"value": float}))
+    return panels
+
+
+def curves_alt(book: str, rows: Sequence[Sequence[dict[str, float]]]) -> str:
+    """Say the curve of the run's own seed in words."""
+    said = "; ".join(
+        f"{watermark} % free: {own['output_tokens_per_s']:,.0f} tokens a second, "
+        f"{own['preemptions_per_1000']:,.0f} preemptions per thousand requests, "
+        f"mean latency {own['mean_ms'] / 1e3:.1f} s"
+        for watermark, own in zip(WATERMARKS, rows[0], strict=True)
+    )
+    return f"{run.books()[book].name} over the watermark. {said}."
+
+
+def returns_frame(race: Race) -> pd.DataFrame:
+    """Return way back, tokens that were taken, ms."""
+    return pd.concat(
+        [pd.DataFrame({"way": way, "tokens": memory.CONTEXTS, "ms": ms}) for way, ms in memory.returns(race).items()],
+        ignore_index=True,
+    )
+
+
+@cache
+def _returns_form(mode: Mode) -> dict[str, Any]:
+    names, ink = list(WAYS), palette.colour("ink", mode)
+    colours = alt.Scale(domain=names, range=[palette.colour(token, mode) for token, _ in WAYS.values()])
+    dashes = alt.Scale(domain=names, range=[dash for _, dash in WAYS.values()])
+    log = alt.Scale(type="log", nice=False)
+    x = alt.X("tokens:Q", scale=log, axis=alt.Axis(title="tokens of context that were taken", tickCount=5, format="~s"))
+    y = alt.Y("ms:Q", scale=log, axis=alt.Axis(title="ms to bring them back", tickCount=4, format="~g"))
+    base = alt.Chart().encode(x=x, y=y)
+    lines = base.transform_filter("!datum.said").mark_line(strokeWidth=2.5, clip=True)
+    lines = lines.encode(
+        color=alt.Color("way:N", scale=colours, legend=None),
+        strokeDash=alt.StrokeDash("way:N", scale=dashes, legend=None),
+    )
+    words = base.transform_filter("datum.said && datum.way").mark_text(fontSize=13, fontWeight=600, align="left", dx=6)
+    words = words.encode(text="said:N", color=alt.Color("way:N", scale=colours, legend=None))
+    rule = alt.Chart().transform_filter("datum.said && !datum.way").mark_rule(color=ink, strokeDash=[2, 3]).encode(x=x)
+    note = base.transform_filter("datum.said && !datum.way").mark_text(fontSize=13, color=ink, align="right", dx=-6)
+    return charts.finished(alt.layer(lines, rule, words, note.encode(text="said:N")).properties(height=300), mode)
+
+
+def returns(race: Race, mode: Mode = "light") -> dict[str, charts.Panel]:
+    """Draw what it takes to bring back a preempted request's memory, by its context: computed again or swapped."""
+    frame = returns_frame(race)
+    tokens, _, _ = memory.taken(race)
+    low, high = max(float(frame["ms"].min()), 0.1), float(frame["ms"].max())
+    frame = frame[frame["ms"] >= low]
+    ends = frame.groupby("way", sort=False).last().reset_index()
+    ends = ends.sort_values("ms", ignore_index=True)
+    ends["ms"] = np.maximum.accumulate(ends["ms"] * 1.35 ** np.arange(len(ends)))  # names keep a line apart
+    ends["said"] = ends["way"]
+    here = pd.DataFrame([{"way": None, "tokens": tokens, "ms": high, "said": f"here: {tokens:,.0f} tokens"}])
+    rows = pd.concat([frame.assign(said=None), ends, here], ignore_index=True)
+    title = "Two ways to bring memory back"
+    subtitle = [race.scenario.gpu().name, "computing fitted, the link estimated"]
+    spec = charts.placed(_returns_form(mode), title, x=(16, 16_384 * 8), y=(low, high * 1.6))
+    spec["title"]["subtitle"] = subtitle
+    return {"returns": charts.Panel(spec, rows)}
+
+
+def returns_alt(race: Race) -> str:
+    """Say the three lines at a few contexts."""
+    ways = memory.returns(race)
+    at = [int(np.argmin(abs(memory.CONTEXTS - tokens))) for tokens in (128, 1024, 8192)]
+    parts = [
+        f"{way}: " + ", ".join(f"{ms[k]:.1f} ms at {memory.CONTEXTS[k]:,} tokens" for k in at)
+        for way, ms in ways.items()
+    ]
+    return (
+        f"Time to bring back the memory of a preempted request on {race.scenario.gpu().name}. " + "; ".join(parts) + "."
+    )

@@ -1,0 +1,128 @@
+"""What the page Memory shows below the player: tabs of pictures with their tables, and the rule as formula and code."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import streamlit as st
+
+from engine import memory as blocks
+from engine import reference
+from ui import charts, memory, memory_charts, run, text, views
+from ui.run import Race
+from ui.state import WATERMARKS
+
+HAPPENED = {
+    "memory_reserve": "memory/happened_reserve",
+    "memory_storm": "memory/happened_storm",
+    "memory_swap": "memory/happened_swap",
+}
+
+
+def happened(race: Race, facts: Mapping[str, Any]) -> None:
+    """Explain the answer with what was on screen."""
+    tie = len(race.results) > 1 and facts["spread_percent"] < run.TIE_PERCENT
+    text.show("memory/happened_nothing" if tie else HAPPENED.get(race.state.preset, "memory/happened_any"), **facts)
+
+
+@st.fragment
+def reading(race: Race, facts: Mapping[str, Any]) -> None:
+    """Show the tabs, each drawn while it is open; another preset opens with its own."""
+    preset = race.state.preset
+    if st.session_state.get("memory.preset") not in (None, preset) or "memory_view" not in st.session_state:
+        st.session_state["memory_view"] = memory.FIRST_TAB.get(preset, memory.TABS[0])
+    st.session_state["memory.preset"] = preset
+    shown: tuple[Callable[[Race, Mapping[str, Any]], None], ...] = (_uses, _losses, _curve, _returns)
+    for tab, show in zip(st.tabs(list(memory.TABS), key="memory_view", on_change="rerun"), shown, strict=True):
+        if tab.open:
+            with tab:
+                show(race, facts)
+
+
+def _figures(rows: list[dict[str, Any]], alt: str) -> None:
+    with st.expander("The same in figures", icon=":material/table_rows:"):
+        st.table(rows, border="horizontal", alt=alt)
+
+
+def _uses(race: Race, facts: Mapping[str, Any]) -> None:
+    text.show("memory/uses", **facts)
+    views.panels(memory_charts.blocks(race, views.mode()), memory_charts.blocks_alt(race))
+    rows = [
+        {
+            "lane": name,
+            "held memory with KV in it": f"{row['filled_percent']:.0f} %",
+            "promised and empty, mean": f"{row['promised']:,.0f} blocks",
+            "most running at once": f"{row['most_running']}",
+            "least free": f"{row['free_percent']:.0f} %",
+            "mean latency": f"{row['mean_s']:.1f} s",
+        }
+        for name, row in zip(race.labels, memory.lane_figures(race), strict=True)
+    ]
+    _figures(rows, "What the blocks of each lane are for")
+
+
+def _losses(race: Race, facts: Mapping[str, Any]) -> None:
+    text.show("memory/losses", **facts)
+    views.panels(memory_charts.losses(race, views.mode()), memory_charts.losses_alt(race))
+    rows = [
+        {
+            "lane": name,
+            "preemptions": f"{row['preempted']:,.0f}",
+            "tokens computed a second time": f"{row['again_percent']:.1f} %",
+            "answer tokens a second": f"{row['tokens_per_s']:,.0f}",
+            "mean latency": f"{row['mean_s']:.1f} s",
+        }
+        for name, row in zip(race.labels, memory.lane_figures(race), strict=True)
+    ]
+    _figures(rows, "Preemptions of each lane and what they cost")
+
+
+def _curve(race: Race, facts: Mapping[str, Any]) -> None:
+    book = memory.moved_book(race)
+    if book is None:
+        text.show("memory/curve_none")
+        return
+    rows = memory.curve(race, book)
+    text.show("memory/curve", **facts, **memory.curve_facts(rows[0]), lane=race.labels[race.state.lanes.index(book)])
+    views.panels(memory_charts.curves(race, book, rows, views.mode()), memory_charts.curves_alt(book, rows))
+    table = [
+        {
+            "kept free": f"{watermark} %",
+            "answer tokens a second": f"{own['output_tokens_per_s']:,.0f}",
+            "preemptions per thousand requests": f"{own['preemptions_per_1000']:,.0f}",
+            "mean latency": f"{own['mean_ms'] / 1e3:.1f} s",
+        }
+        for watermark, own in zip(WATERMARKS, rows[0], strict=True)
+    ]
+    _figures(table, "This run's seed over the watermark")
+
+
+def _returns(race: Race, facts: Mapping[str, Any]) -> None:
+    text.show("memory/returns", **facts)
+    picture, words = st.columns([3, 2], gap="large")
+    with picture:
+        panel: charts.Panel = memory_charts.returns(race, views.mode())["returns"]
+        st.vega_lite_chart(panel.rows, dict(panel.spec), theme=None, alt=memory_charts.returns_alt(race))
+    with words:
+        text.show("memory/link", **facts)
+        wanted = [64, 256, 1024, 4096, 16_384]
+        ways = memory.returns(race)
+        at = [int(abs(memory.CONTEXTS - tokens).argmin()) for tokens in wanted]
+        rows = [
+            {"tokens": f"{memory.CONTEXTS[k]:,}", **{way: f"{ms[k]:.1f} ms" for way, ms in ways.items()}} for k in at
+        ]
+        _figures(rows, "Time to bring memory back, by context")
+
+
+def rule(facts: Mapping[str, Any]) -> None:
+    """Show the admission test as a formula and as the engine's own lines."""
+    with st.expander("The promise as a formula, and as the engine's own code", icon=":material/function:"):
+        text.show("memory/formula", **facts)
+        server = reference.Server
+        for piece in (server._reservation, server._watermark, server._gate):
+            st.code(inspect.cleandoc(inspect.getsource(piece)), language="python")
+        text.show("memory/formula_back")
+        for function in (blocks.swap_ms, blocks.recompute_ms):
+            st.code(inspect.getsource(function), language="python")
