@@ -17,6 +17,7 @@ page = st.navigation(
         st.Page("pages/home.py", title="The race", default=True),
         st.Page("pages/one_request.py", title="One request"),
         st.Page("pages/batching.py", title="Batching"),
+        st.Page("pages/memory.py", title="Memory"),
         st.Page("pages/scheduling.py", title="Scheduling"),
         st.Page("pages/prices.py", title="Shadow prices"),
         st.Page("pages/heuristics.py", title="When heuristics win"),
