@@ -28,6 +28,8 @@ def cache_folder() -> None:
     folder = tempfile.mkdtemp(prefix="shadow-price-kernels-")
     if ready:
         shutil.copytree(ready, folder, dirs_exist_ok=True)
+        for place, _, _ in os.walk(folder):  # the copy of a closed folder is closed too
+            os.chmod(place, 0o700)
     os.environ["NUMBA_CACHE_DIR"] = folder
 
 

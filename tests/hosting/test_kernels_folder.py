@@ -16,6 +16,7 @@ def test_kernels_are_copied_to_a_folder_of_the_process_when_a_folder_is_named(
     ready = tmp_path / "ready"
     (ready / "engine_1").mkdir(parents=True)
     (ready / "engine_1" / "kernel.nbc").write_bytes(b"code")
+    (ready / "engine_1").chmod(0o555)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     monkeypatch.setenv(warm.KERNELS, str(ready))
@@ -25,6 +26,7 @@ def test_kernels_are_copied_to_a_folder_of_the_process_when_a_folder_is_named(
     folder = Path(os.environ["NUMBA_CACHE_DIR"])
     assert folder.parent == tmp_path and folder != ready
     assert (folder / "engine_1" / "kernel.nbc").read_bytes() == b"code"
+    assert (folder / "engine_1").stat().st_mode & 0o200, "Numba must be able to write there"
 
 
 def test_a_folder_is_made_when_the_source_is_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
