@@ -105,16 +105,17 @@ def others(board: Board) -> dict[str, Any]:
             "total": total,
             "note": note,
             "starts": starts,
-            "alt": f"{name}: total latency {total} slots, {note}. The starts stand in the table below.",
+            "alt": f"{name}: total latency {total} slots, {note}. Each request's latency stands in the table below.",
         }
 
     def gap(id: str, note: str = "") -> str:
-        return f"slots, {facts['gap' if id == 'yours' else f'{id}_gap']:+.0f} % to the optimum{note}".replace("-", "−")
+        above = facts["gap" if id == "yours" else f"{id}_gap"]
+        return f"slots, {above:.0f} % above the optimum{note}" if above > 0 else f"slots, as few as the optimum{note}"
 
-    over = "; needs more memory than there is" if facts["over"] else ""
+    mine = "slots, but more memory is asked for than there is" if facts["over"] else gap("yours")
     proof = "slots: proven, no schedule takes less" if known.proven else "slots: best found, not proven"
     shown = [
-        figure("yours", "Yours", str(facts["total"]), gap("yours", over)),
+        figure("yours", "Yours", str(facts["total"]), mine),
         figure("fcfs", challenge.NAMES["fcfs"], str(facts["fcfs"]), gap("fcfs")),
         figure("mc_sf", challenge.NAMES["mc_sf"], str(facts["mc_sf"]), gap("mc_sf")),
         figure("program", "LP", f"{facts['bound']:.1f}", "slots: a bound, not a schedule; it may start shares"),
