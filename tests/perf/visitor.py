@@ -25,6 +25,10 @@ LIMIT_S = 60.0
 """A run that takes longer counts as a time-out."""
 
 
+class Lost(Exception):
+    """A visit that cannot go on: no answer in time, or the connection was closed."""
+
+
 @dataclass
 class Widget:
     """Hold a widget with a short list of marks: what it shows now and what else it offers."""
@@ -120,7 +124,9 @@ class Visitor:
                     open_timeout=LIMIT_S,
                 ) as socket:
                     await self._walk(socket, until)
-            except (ConnectionClosed, WebSocketException, OSError, TimeoutError) as error:
+            except Lost:  # noted already; who is not answered loads the page anew
+                await asyncio.sleep(2)
+            except (WebSocketException, OSError) as error:
                 if time.monotonic() < until:
                     self.samples.append(Sample(self.page, "connect", time.time(), 0.0, type(error).__name__))
                     await asyncio.sleep(2)
@@ -170,12 +176,11 @@ class Visitor:
         try:
             async with asyncio.timeout(LIMIT_S):
                 error = await self._answer(socket, message.rerun_script.fragment_id)
-        except TimeoutError:
-            error = f"no answer within {LIMIT_S:.0f} s"
-        except ConnectionClosed:
-            error = "the connection was closed"
+        except (TimeoutError, ConnectionClosed) as lost:
+            waited = isinstance(lost, TimeoutError)
+            error = f"no answer within {LIMIT_S:.0f} s" if waited else "the connection was closed"
             self.samples.append(Sample(self.page, kind, at, (time.monotonic() - began) * 1000, error))
-            raise
+            raise Lost from lost
         self.samples.append(Sample(self.page, kind, at, (time.monotonic() - began) * 1000, error))
 
     async def _answer(self, socket: ClientConnection, fragment: str) -> str:
