@@ -1195,6 +1195,7 @@ class Player {
     this.build();
     this.layout(true);
     this.painted();
+    this.views.forEach((_, k) => this.tell(k));
     if (first && !this.still && this.meta.autoplay !== false) {
       this.opening = setTimeout(() => { if (!this.touched && !this.gone) this.play(); }, 800);
     }
@@ -1248,7 +1249,7 @@ class Player {
         h("b", { className: "second" }, "Price of GPU time"), h("span", {}, "the other scarce thing")));
     this.legend = h("ul", { className: "legend", "aria-label": "Legend" });
     this.live = h("p", { className: "hidden", "aria-live": "polite" });
-    this.twin = h("table", { className: "hidden" }, h("caption", {}, "The race now, as a table"),
+    this.twin = h("table", {}, h("caption", {}, "The race now, as a table"),
       h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "figure"), this.lanes.map((l) => h("th", { scope: "col" }, l.name)))),
       h("tbody", {}, TWIN.map(([, words]) => h("tr", {}, h("th", { scope: "row" }, words), this.lanes.map(() => h("td", {}))))));
     this.tip = h("div", { className: "tip", role: "tooltip", hidden: true });
@@ -1264,7 +1265,7 @@ class Player {
           h("div", { className: "dock-place" }),
           h("b", { className: "curve-name" }, "Finished requests"), h("span", {}, meta.note ?? "")),
         this.timeline.root),
-      this.dock, this.live, this.twin, this.tip);
+      this.dock, this.live, h("div", { className: "hidden" }, this.twin), this.tip); // a table itself would not clip
     this.paintAsk();
   }
 
@@ -1462,12 +1463,22 @@ class Player {
   settled() {
     if (!this.log || this.gone) return;
     this.draw(0, -1);
-    const rows = this.views.filter((v) => !v.root.hidden).length ? this.views.map((v) => {
-      if (!v.scene || v.root.hidden) { v.scene = v.lane.scene(this.t); v.scene.waiting.step = v.scene.step; if (v.look) v.words(this.t); }
-      return v.names(this.t);
-    }) : [];
-    [...this.twin.tBodies[0].rows].forEach((row, i) => rows.forEach((r, k) => put(row.cells[k + 1], String(r[TWIN[i][0]]))));
+    const rows = this.views.filter((v) => !v.root.hidden).length ? this.views.map((_, k) => this.tell(k)) : [];
     this.say(`${number(this.t / 1e6, 1)} seconds. ${this.lanes.map((l, k) => `${l.name}: ${rows[k]?.finished ?? 0} finished, ${rows[k]?.waiting ?? 0} waiting`).join(". ")}.`);
+  }
+
+  /** Bring a lane's column of the table, and the names of its canvases, up to date; return the figures. */
+  tell(k) {
+    const view = this.views[k];
+    if (!view.scene || view.root.hidden) {
+      view.scene = view.lane.scene(this.t);
+      view.scene.waiting.step = view.scene.step;
+      if (view.look) view.words(this.t);
+    }
+    const said = view.names(this.t);
+    [...this.twin.tBodies[0].rows].forEach((row, i) => put(row.cells[k + 1], String(said[TWIN[i][0]])));
+    put(this.twin.caption, `The race at ${number(this.t / 1e6, 1)}${FIXED}s, as a table`);
+    return said;
   }
 
   say(words) { put(this.live, words); }
@@ -1676,6 +1687,10 @@ class Player {
       this.dirty = false;
       this.draw(dt, slow);
       if (HOOK.drawTimes.push(performance.now() - begun) > 3000) HOOK.drawTimes.shift();
+      if (now - (this.toldAt ?? 0) > 700) { // the table keeps up while it plays, a lane at a time and unannounced
+        this.toldAt = now;
+        this.tell(this.told = ((this.told ?? -1) + 1) % this.views.length);
+      }
     }
     if (this.playing || this.dirty) this.wake(); else this.last = 0;
   }

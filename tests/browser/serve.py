@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
@@ -14,9 +15,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import axe_playwright_python
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+AXE_FILE = Path(axe_playwright_python.__file__).parent / "axe.min.js"
 FLAGS = [
     "--headless",
     "--no-sandbox",
@@ -93,3 +96,43 @@ def watch(page: Page) -> list[str]:
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("requestfailed", lambda request: complaints.append(f"failed: {request.url}"))
     return complaints
+
+
+def pages() -> dict[str, str]:
+    """Return path -> title of every page of the site, read from the shell: a new page joins by itself."""
+    found = {}
+    for call in ast.walk(ast.parse((ROOT / "shell.py").read_text("utf-8"))):
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "st.Page":
+            said = {word.arg: ast.literal_eval(word.value) for word in call.keywords}
+            file = Path(ast.literal_eval(call.args[0]))
+            found["" if said.get("default") else said.get("url_path", file.stem)] = said["title"]
+    return found
+
+
+PROBES = Path(__file__).with_name("probes.js").read_text("utf-8")
+
+
+def stands(page: Page, timeout: float = 60_000) -> None:
+    """Wait until a page has run, what moves by itself moves and every chart is drawn."""
+    if not page.evaluate("Boolean(globalThis.__probe)"):
+        page.evaluate(PROBES)
+    page.wait_for_function("() => __probe.stands()", timeout=timeout, polling=50)
+
+
+def visit(page: Page, link: str) -> None:
+    """Go to a link of the site within the open tab, as the browser's own Back and Forward do; wait until it stands."""
+    page.evaluate("link => __probe.go(link)", f"/{link}")
+    stands(page)
+
+
+def violations(page: Page) -> list[str]:
+    """Return what axe finds of serious and critical impact, shadow roots included: rule, place, what to do."""
+    if not page.evaluate("Boolean(globalThis.axe)"):
+        page.evaluate(AXE_FILE.read_text("utf-8"))
+    found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")["violations"]
+    return [
+        f"{rule['impact']} {rule['id']} at {node['target']}: {node['failureSummary']}"
+        for rule in found
+        for node in rule["nodes"]
+        if rule["impact"] in ("serious", "critical")
+    ]
