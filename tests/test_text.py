@@ -16,13 +16,13 @@ BLOCKS = sorted(
     if path.parent != text.FOLDER
 )
 NAMES_WITH_DIGITS = re.compile(
-    r"P50|P99|95 % interval|arXiv \d+\.\d+|abs/\d+\.\d+|doi\.org/[\w./]+|Apache-2\.0|V1|H100|LLM"
+    r"P50|P99|95 % interval|arXiv \d+\.\d+|abs/\d+\.\d+|Apache-2\.0|V1|H100|LLM"
 )
 """Digits that are part of a name, not a result."""
 
 
 def typed_numbers(body: str) -> list[str]:
-    prose = re.sub(r"\{[^{}]*\}", "", body)
+    prose = re.sub(r"\]\([^)]*\)|\{[^{}]*\}", "", body)  # without the addresses of links and the placeholders
     return re.findall(r"\d[\d.,]*", NAMES_WITH_DIGITS.sub("", prose))
 
 

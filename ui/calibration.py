@@ -17,7 +17,7 @@ import pandas as pd
 
 from engine import profiles, step_time, workload
 from engine.records import BLOCK_TOKENS
-from ui import labels, run
+from ui import labels, run, validation_charts
 from ui.text import NO_BREAK as NB
 from ui.text import thousands
 
@@ -57,6 +57,8 @@ class State:
     chunk: int = 0
 
 
+NOWHERE = "l40s-48g_llama-3.1-8b_tp1"
+"""Profile whose times go in stairs, which no line through them follows."""
 SCALES: Mapping[str, Sequence[int]] = {"batch": BATCHES, "context": CONTEXTS, "chunk": CHUNKS}
 
 
@@ -99,6 +101,29 @@ def points_frame(id: str) -> pd.DataFrame:
     origin = profiles.about(id).get("origin", {})
     frame["origin"] = f"{origin.get('engine', 'not stated')}, {origin.get('measured_on', 'no date')}"
     return frame
+
+
+def misses(id: str) -> dict[str, Any]:
+    """Return how far the fitted line lies from the measured points, in %; empty where nothing was measured."""
+    frame = points_frame(id)
+    if not len(frame):
+        return {}
+    outside = 100 * float((frame["error_pct"].abs() > MEDIAN_TARGET).mean())
+    return {"points": len(frame), "target": MEDIAN_TARGET, "outside": outside, **profiles.about(id)["fit"]}
+
+
+def closing_facts() -> dict[str, Any]:
+    """Return the figures that end the page: the worst fit, and how far replays lie from recorded servers."""
+    about = profiles.about(NOWHERE)
+    fit, runs = about["fit"], validation_charts.stored()["runs"].values()
+    return {
+        "miss_title": about["title"],
+        "miss_p95": fit["held_out_p95_pct"],
+        "miss_chosen": fit[f"candidate_{fit['form']}_pct"],
+        "miss_other": min(fit[key] for key in fit if key.startswith("candidate_") and fit["form"] not in key),
+        "runs": len(runs),
+        "tpot_worst": max(abs(run["servers"]["host"]["error_pct"]["all"]["tpot_mean_ms"]) for run in runs),
+    }
 
 
 def curves_frame(id: str, kind: str) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from typing import Any
 import streamlit as st
 
 from engine import profiles
-from ui import calibration, calibration_charts, labels, text, validation, views, walk
+from ui import calibration, calibration_charts, chapter, labels, text, validation, views, walk
 from ui.calibration import KINDS, SCALES, State
 
 READING = 860
@@ -103,6 +103,38 @@ def _origin(id: str) -> None:
     if gpu := about.get("gpu"):
         st.markdown(labels.badge("datasheet"))
         text.show("calibration/datasheet", **{key: gpu.get(key) for key in DATASHEET})
+
+
+MISSES = (("Fewer than one in ten", 10.0), ("One in ten to one in three", 100 / 3), ("More than one in three", 100.0))
+"""Answers to how often the fit misses, and the share in % up to which each is right."""
+
+
+@st.fragment
+def question() -> None:
+    """Ask how often one formula misses what was measured; answer from the profile's own points."""
+    state: State = st.session_state["calibration.state"]
+    facts = calibration.misses(state.profile)
+    if facts:
+        right = next(words for words, up_to in MISSES if facts["outside"] <= up_to)
+        options = [words for words, _ in MISSES]
+        chapter.ask("calibration_miss", "calibration/ask_miss", options, right, "calibration/answer_miss", **facts)
+
+
+def closing() -> None:
+    """End the page: the profile on which the formula misses most is where it does not help."""
+    state: State = st.session_state["calibration.state"]
+    there = State(profile=calibration.NOWHERE)
+    chapter.closing(
+        "calibration",
+        nowhere=None
+        if state.profile == calibration.NOWHERE
+        else (f"Show it: {calibration.titles()[calibration.NOWHERE]}", calibration.encode(there)),
+        onward={
+            "One request on this roofline": ("pages/one_request.py", {}),
+            "These milliseconds at work: the race": ("pages/home.py", {}),
+        },
+        **calibration.closing_facts(),
+    )
 
 
 @st.fragment

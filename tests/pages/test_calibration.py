@@ -73,7 +73,8 @@ def test_profile_that_says_no_more_than_its_points_opens_in_every_tab(
     (tmp_path / "my-own-gpu.csv").write_text((profiles.FOLDER / f"{USUAL}.csv").read_text("utf-8"), "utf-8")
     bare = {key: own[key] for key in ("title", "kind", "measured", "fit")}
     (tmp_path / "my-own-gpu.toml").write_text(sections(bare), "utf-8")
-    (tmp_path / f"{USUAL}.toml").write_text((profiles.FOLDER / f"{USUAL}.toml").read_text("utf-8"), "utf-8")
+    for id in (USUAL, calibration.NOWHERE):
+        (tmp_path / f"{id}.toml").write_text((profiles.FOLDER / f"{id}.toml").read_text("utf-8"), "utf-8")
     monkeypatch.setattr(profiles, "FOLDER", tmp_path)
     for tab in TABS:
         app = opened(tab, profile="my-own-gpu")
@@ -257,3 +258,16 @@ def test_real_servers_open_on_the_chosen_gpu_and_say_where_none_was_recorded() -
     said = words(opened("Against real servers", profile="h100-sxm-80g_llama-3.1-8b_tp1"))
     assert "No run of a real server was recorded for *H100 SXM 80 GB" in said
     assert "Recorded: vLLM 0.19.0 on GeForce RTX 4090" in said
+
+
+def test_the_page_asks_and_ends_with_figures_of_its_own_files() -> None:
+    app = visited("calibration", {"ask_calibration_miss": "Fewer than one in ten"})
+    said = " ".join(element.value for element in app.markdown)
+    assert "Before you open the residuals" in said and "Half of the errors are below" in said
+    assert "Every millisecond of this site" in said
+
+
+def test_another_term_gains_nothing_where_times_go_in_stairs() -> None:
+    fit = profiles.about(calibration.NOWHERE)["fit"]
+    assert fit["held_out_p95_pct"] > calibration.P95_TARGET
+    assert abs(fit["candidate_additive_pct"] - fit["candidate_floor_pct"]) < 1.0
