@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run warm check test test-fast test-nightly mutants bench load golden study profile shots clean
+.PHONY: help run warm check test test-fast test-nightly mutants bench load image golden study profile shots clean
 
 help:
 	@echo "make run        serve the app at http://localhost:$(PORT) (PORT=... to change)"
@@ -16,8 +16,10 @@ help:
 	@echo "make check      style, types, import rules and words only"
 	@echo "make bench      time the engine and the page, write bench.json"
 	@echo "make load       fifty visitors for five minutes against a server of its own (LOAD='--visitors 10 --minutes 1')"
+	@echo "make image      build the container image shadow-price (deploy/README.md says how to run it)"
 	@echo "make golden     compute the stored evidence over seeds again and print what changed"
 	@echo "make study      rules from linear programs against the best heuristics, and the findings: half an hour"
+	@echo "make map        every rulebook over the map of When heuristics win: under half an hour; SHADOW_PRICE_DASK=<address> uses a cluster"
 	@echo "make profile CSV=my-gpu.csv  fit measured steps; the page Calibration then lists the profile"
 
 $(BIN)/python:
@@ -71,6 +73,9 @@ bench: $(VENV)/.dev
 load: $(VENV)/.dev
 	$(BIN)/python -m tests.perf.load $(LOAD)
 
+image:
+	docker build --tag shadow-price .
+
 golden: $(VENV)/.dev
 	$(BIN)/python -m ui.evidence
 	@git --no-pager diff --stat -- assets/evidence
@@ -78,6 +83,10 @@ golden: $(VENV)/.dev
 study: $(VENV)/.dev
 	$(BIN)/python -m measure.study
 	$(BIN)/python -m measure.findings
+	@git --no-pager diff --stat -- assets/evidence
+
+map: $(VENV)/.dev
+	$(BIN)/python -m measure.sweep
 	@git --no-pager diff --stat -- assets/evidence
 
 profile: $(VENV)/.run
