@@ -19,6 +19,7 @@ page = st.navigation(
         st.Page("pages/batching.py", title="Batching"),
         st.Page("pages/memory.py", title="Memory"),
         st.Page("pages/scheduling.py", title="Scheduling"),
+        st.Page("pages/caching.py", title="Caching"),
         st.Page("pages/prices.py", title="Shadow prices"),
         st.Page("pages/heuristics.py", title="When heuristics win"),
         st.Page("pages/challenge.py", title="Your turn"),

@@ -146,8 +146,10 @@ def engine_version() -> str:
 
 def computed(todo: Sequence[Unit], chosen: Sequence[str], dask: str | None) -> Iterator[list[dict[str, Any]]]:
     """Yield the rows of each unit as it is done: in processes of this machine, or on the cluster at an address."""
-    from joblib import Parallel, delayed, parallel_config
-
+    try:
+        from joblib import Parallel, delayed, parallel_config
+    except ModuleNotFoundError:
+        sys.exit("the map needs joblib: make map installs it, or pip install -r requirements-dev.txt.")
     with ExitStack() as stack:
         if dask:
             from distributed import Client
@@ -170,8 +172,10 @@ def sweep(
     """Return the rows of all units; what `kept` holds already is not run again, and what is done is added to it."""
     rows: list[dict[str, Any]] = []
     if kept is not None and kept.is_file():
-        lines = kept.read_text("utf-8").split("\n")[:-1]  # the last line may have been cut
-        rows = [row for line in lines for row in json.loads(line)]
+        whole, _, cut = kept.read_text("utf-8").rpartition("\n")
+        rows = [row for line in filter(None, whole.splitlines()) for row in json.loads(line)]
+        if cut:
+            kept.write_text(f"{whole}\n", encoding="utf-8")
     there = {tuple(row[name] for name in Unit.__dataclass_fields__) for row in rows}
     todo, begun = [unit for unit in todo if astuple(unit) not in there], time.monotonic()
     with ExitStack() as stack:

@@ -18,7 +18,7 @@ from scipy.special import stdtr
 import solvers
 from engine import doubt, metrics, workload
 from engine.policy import DECISIONS, find
-from ui import run
+from ui import run, text
 from ui.evidence import FOLDER
 from ui.state import RaceState, encode
 
@@ -29,7 +29,7 @@ MEASURES = {"mean_ms": "Mean latency", "p99_ms": "P99 latency", "goodput_pct": "
 UNITS = {"mean_ms": "%", "p99_ms": "%", "goodput_pct": "points"}
 SHARES = {"map": "share nothing", "map_turns": "repeat what was said"}
 """Scenario -> what its prompts do."""
-RIVALS = {"all": "every rulebook", "alike": "those with this server's loop and token budget"}
+RIVALS = {"all": "all hand-made ones", "alike": "the hand-made ones with this server's loop and token budget"}
 ANY = -1
 """`error` of a row whose rulebook reads no predictions."""
 LEVEL = 0.05
@@ -212,6 +212,15 @@ def together(found: Sequence[Cell]) -> metrics.Paired:
     return metrics.paired_points(each, np.zeros(len(each)))
 
 
+def gained(paired: metrics.Paired) -> str:
+    """Say a gain in % with its interval: what is gained, what is lost, or that neither is sure."""
+    sign = -1.0 if paired.mean < 0 else 1.0
+    low, high = sorted((sign * paired.low, sign * paired.high))
+    verb = "lose" if sign < 0 else "gain"
+    verb = verb if low > 0 else f"neither gain nor {verb} for sure:"
+    return f"{verb} {sign * paired.mean:.1f}{text.NO_BREAK}% ({low:.1f} to {high:.1f})".replace("-", "−")
+
+
 def race_state(cell: Cell, seed: int = 0) -> RaceState:
     """Return the race that repeats a cell: the best hand-made rulebook beside the best LP-derived one."""
     return replace(
@@ -288,7 +297,12 @@ def facts() -> dict[str, Any]:
     out: dict[str, Any] = {}
     for name, part in parts.items():
         paired = together(part)
-        out |= {name: paired.mean, f"{name}_low": paired.low, f"{name}_high": paired.high}
+        out |= {
+            name: paired.mean,
+            f"{name}_low": paired.low,
+            f"{name}_high": paired.high,
+            f"{name}_said": gained(paired),
+        }
     for verdict in (LP, HAND, NONE):
         out[f"{verdict}_cells"] = sum(cell.verdict == verdict for cell in found)
         out[f"sure_{verdict}"] = sum(cell.verdict == verdict for cell in sure(found))

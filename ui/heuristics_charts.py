@@ -9,7 +9,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ui import palette
+from ui import palette, run
 from ui.charts import Panel, finished
 from ui.findings import signed
 from ui.heuristics import LP, NONE, UNITS, Cell
@@ -50,6 +50,8 @@ def grid_frame(layer: Sequence[Cell], at: Cell) -> pd.DataFrame:
                 "y2": y + 1,
                 "shade": shade(cell.gain),
                 "gain": signed(cell.gain),
+                "lp": run.books()[cell.lp].name,
+                "hand": run.books()[cell.hand].name,
                 "half": f"± {(cell.high - cell.low) / 2:.1f}",
             }
         )
@@ -119,6 +121,14 @@ def _grid_form(loads: tuple[int, ...], spreads: tuple[int, ...], mode: Mode) -> 
         # on top of all, so that a click anywhere in a cell chooses it
         base.transform_filter("isValid(datum.gain)")
         .mark_rect(fill=muted, fillOpacity=0.001, cursor="pointer")
+        .encode(
+            tooltip=[
+                alt.Tooltip("gain:N", title="Gain"),
+                alt.Tooltip("half:N", title="95 % interval"),
+                alt.Tooltip("lp:N", title="Prices"),
+                alt.Tooltip("hand:N", title="Hand-made"),
+            ]
+        )
         .add_params(pick),
     ]
     return finished(alt.layer(*layers).properties(height=HEIGHT * len(spreads), width="container"), mode)

@@ -134,9 +134,9 @@ def break_it(cell: Cell, measure: str) -> None:
         return
     with st.spinner("Running next door"):
         found = heuristics_search.search(cell, measure)
-    said = {**names, "tried": found.tried, "known": found.known, "budget": heuristics_search.BUDGET_S}
+    said = {**names, "tried": found.tried, "known": found.known, "left": found.known - found.tried}
     if found.beaten is None:
-        text.show("heuristics/unbeaten", **said)
+        text.show("heuristics/unbeaten", budget=heuristics_search.BUDGET_S, **said)
         return
     name, _, mark = controls.WORDS[found.moved]
     text.show(
