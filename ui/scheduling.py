@@ -259,14 +259,13 @@ def table(race: Race) -> pd.DataFrame:
             label,
             f"{own['mean_ms'] / 1e3:.2f} s",
             f"+{100.0 * (own['mean_ms'] / bound_ms - 1.0):,.0f} %".replace(",", "\u202f"),
-            f"{own['p50_ms'] / 1e3:.2f} s",
             f"{own['p99_ms'] / 1e3:.2f} s",
             f"{float(metrics.latency_ms(result)[race.counted].max()) / 1e3:.2f} s",
             f"{own['preemptions_per_1000']:.0f}",
         )
         for label, own, result in zip(race.labels, race.summaries, race.results, strict=True)
     ]
-    columns = ["", "Mean latency", "Above the bound", "P50", "P99", "Longest", "Preempted per 1\u202f000"]
+    columns = ["", "Mean latency", "Above the bound", "P99", "Longest", "Preempted per 1\u202f000"]
     return pd.DataFrame(rows, columns=columns).set_index("")
 
 

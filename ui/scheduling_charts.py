@@ -16,14 +16,20 @@ from ui.run import Race
 HEIGHT = 300
 APART = 19.0
 """Least distance of two names beside a chart, in px."""
+SPARE = ("lru", "sjf", "mc_sf", "srpt")
+"""Looks for a rulebook whose own is taken by a lane."""
 ROOM = 0.75
 """Room for names right of a chart, as a share of what is drawn."""
 
 
 def looks(race: Race, wanted: tuple[str, ...]) -> charts.Look:
-    """Return name and colour of the lanes and of these rulebooks."""
-    books = scheduling.drawn_books(race.state, wanted)
-    return tuple((scheduling.short(book), str(run.books()[book].about["color"])) for book in books)
+    """Return name and colour token of the lanes and of these rulebooks; no two share one while there are enough."""
+    found: dict[str, str] = {}
+    for book in scheduling.drawn_books(race.state, wanted):
+        own = str(run.books()[book].about["color"])
+        free = [token for token in (own, *SPARE) if token not in found.values()]
+        found[scheduling.short(book)] = free[0] if free else own
+    return tuple(found.items())
 
 
 def spread_out(at: Any, low: float, high: float) -> Any:
@@ -59,7 +65,7 @@ def _error_form(lanes: charts.Look, ticks: tuple[float, ...], mode: Mode) -> dic
     x = alt.X(
         "sigma:Q",
         scale=alt.Scale(nice=False),
-        axis=alt.Axis(title="Prediction error σ", values=list(ticks), grid=False, format="~g", titleAnchor="start"),
+        axis=alt.Axis(title="Prediction error σ", values=list(ticks), grid=False, format=".3~f", titleAnchor="start"),
     )
     y = alt.Y("mean:Q", scale=alt.Scale(nice=False, zero=False), axis=alt.Axis(title="Mean latency (s)", tickCount=5))
     base = alt.Chart().encode(x=x, y=y, color=own["color"])
@@ -109,16 +115,18 @@ def errors_alt(race: Race, averaged: bool = False) -> str:
 @cache
 def _plane_form(lanes: charts.Look, aged: str, mode: Mode) -> dict[str, Any]:
     own = charts.scales(lanes, mode)
-    muted = palette.colour("muted", mode)
+    muted, outline = palette.colour("muted", mode), palette.colour("outline", mode)
     axis = alt.Axis(title="Mean latency (s)", tickCount=5, grid=False, titleAnchor="start")
     x = alt.X("mean:Q", scale=alt.Scale(nice=False, zero=False), axis=axis)
     y = alt.Y("p99:Q", scale=alt.Scale(nice=False, zero=False), axis=alt.Axis(title="P99 latency (s)", tickCount=5))
     base = alt.Chart().encode(x=x, y=y)
     curve = base.transform_filter(alt.datum.rulebook == aged).mark_line(color=muted, strokeWidth=1.5)
     steps = base.transform_filter("isValid(datum.t0)").mark_point(filled=True, size=22, color=muted, opacity=1)
-    said = base.transform_filter("datum.said != ''").mark_text(align="right", dx=-8, fontSize=13, color=muted)
-    marks = base.transform_filter("!isValid(datum.t0)").encode(color=own["color"])
+    said = base.transform_filter("datum.said != ''").mark_text(dy=14, fontSize=13, color=muted)
+    marks = base.transform_filter("!isValid(datum.t0)")
+    leader = marks.mark_rule(color=outline).encode(x2="edge:Q", y2="label:Q")
     dot = marks.mark_point(filled=True, size=110, opacity=1).encode(
+        color=own["color"],
         shape=own["shape"],
         tooltip=[
             alt.Tooltip("rulebook:N", title="Rulebook"),
@@ -126,14 +134,10 @@ def _plane_form(lanes: charts.Look, aged: str, mode: Mode) -> dict[str, Any]:
             alt.Tooltip("p99:Q", title="P99, s", format=".2f"),
         ],
     )
-    name = marks.mark_text(align="left", dx=11, fontSize=13, fontWeight=600)
-    layers = [
-        curve.encode(order="turn:Q"),
-        steps,
-        said.encode(text="said:N"),
-        dot,
-        name.encode(y=alt.Y("label:Q"), text="rulebook:N"),
-    ]
+    name = marks.mark_text(align="left", dx=4, fontSize=13, fontWeight=600).encode(
+        x=alt.X("edge:Q"), y=alt.Y("label:Q"), color=own["color"], text="rulebook:N"
+    )
+    layers = [leader, curve.encode(order="turn:Q"), steps, said.encode(text="said:N"), dot, name]
     return charts.finished(alt.layer(*layers).properties(height=HEIGHT), mode)
 
 
@@ -142,16 +146,28 @@ def plane(race: Race, mode: Mode = "light", averaged: bool = False) -> charts.Pa
     frame = scheduling.ageing_frame(race, averaged)
     x, y = _domain(frame["mean"]), _domain(frame["p99"])
     books = frame["t0"].isna()
-    frame["turn"] = np.where(books, -1.0, -frame["t0"].fillna(0.0))
-    frame.loc[books, "turn"] = -1e9
-    ends = frame["t0"].isin([scheduling.AGEINGS_MS[0] / 1e3, 10.0, scheduling.AGEINGS_MS[-1] / 1e3])
-    frame["said"] = np.where(ends, frame["t0"].map(lambda s: f"{s:g} s"), "")
+    frame["turn"] = np.where(books, -1e9, -frame["t0"].fillna(0.0))
+    frame["said"] = _told(frame, x, y)
+    frame["edge"] = x[1]
     frame["label"] = frame["p99"]
     frame.loc[books, "label"] = spread_out(frame.loc[books, "p99"], *y)
     aged = scheduling.short(scheduling.SHORTEST)
     form = _plane_form(looks(race, (scheduling.SHORTEST, scheduling.BLIND)), aged, mode)
-    wide = (x[0] - 0.12 * (x[1] - x[0]), x[1] + ROOM * (x[1] - x[0]))
+    wide = (x[0], x[1] + ROOM * (x[1] - x[0]))
     return charts.Panel(charts.placed(form, "What the tail pays", said(averaged), x=wide, y=y), frame)
+
+
+def _told(frame: pd.DataFrame, x: tuple[float, float], y: tuple[float, float]) -> list[str]:
+    """Return the head start beside the marks of the curve, strongest first, where there is room for it."""
+    across = (frame["mean"] - x[0]) / (x[1] - x[0]) * HEIGHT
+    up = (frame["p99"] - y[0]) / (y[1] - y[0]) * HEIGHT
+    taken = [(across[k], up[k]) for k in frame.index[frame["t0"].isna()]]
+    words = [""] * len(frame)
+    for k in frame.index[frame["t0"].notna()][::-1]:
+        if all(abs(across[k] - a) > 2 * APART or abs(up[k] - b) > 2 * APART for a, b in taken):
+            words[k] = f"{frame['t0'][k]:g} s"
+            taken.append((across[k], up[k]))
+    return words
 
 
 def plane_alt(race: Race, averaged: bool = False) -> str:
