@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import streamlit as st
 
 from engine import explain
-from engine.records import ADMIT, BLOCK_TOKENS, EVICT, FREE, IDLE, TAKE, Result, Trace
-from ui import palette, run, why
+from engine.records import ADMIT, BLOCK_TOKENS, EVICT, FREE, TAKE, Result, Trace
 
 Array = np.ndarray[Any, Any]
 FRAME_US = 250_000
@@ -115,7 +113,7 @@ def _named(
     for node in np.flatnonzero(place < 0).tolist():
         above = int(place[parent[node]]) if parent[node] >= 0 else -1
         if node in chosen:
-            place[node] = add(why_name(classes, kind[node], opener[heads[node]]), above, int(size[node]), OWN, kind[node])
+            place[node] = add(called(classes, kind[node], opener[heads[node]]), above, int(size[node]), OWN, kind[node])
         else:
             rest.setdefault((above, int(kind[node])), []).append(node)
     for (above, of_class), members in rest.items():
@@ -124,7 +122,7 @@ def _named(
     return Tree(place[of], identity, tuple({**node, "cls": int(node["cls"])} for node in nodes))
 
 
-def why_name(classes: tuple[str, ...], kind: int, request: int) -> str:
+def called(classes: tuple[str, ...], kind: int, request: int) -> str:
     """Return how a conversation is called: by its class and first request, as everywhere."""
     return f"{classes[int(kind)]} {int(request)}"
 
@@ -168,7 +166,7 @@ def lane(trace: Trace, result: Result, drawn: Tree, frames: int, start_us: float
     count, seen = len(drawn.nodes), node >= 0
     change = (events.kind == TAKE).astype(np.int64) - np.isin(events.kind, (EVICT, FREE))
     held = _sum(node[seen], frame[seen], change[seen], count, frames).cumsum(axis=1)
-    hits, found = _hits(result, drawn, offsets, admitted, count, frames)
+    hits = _hits(result, drawn, offsets, admitted, count, frames)
     touched = seen & (events.kind != EVICT)
     used = (_sum(node[touched], frame[touched], 1, count, frames) > 0) | (hits > 0)
     gone = np.flatnonzero(seen & (events.kind == EVICT))
@@ -190,23 +188,23 @@ def _sum(node: Array, frame: Array, value: Any, nodes: int, frames: int) -> Arra
     return np.bincount(node * frames + frame, weights, nodes * frames).reshape(nodes, frames).astype(np.int64)
 
 
-def _hits(
-    result: Result, drawn: Tree, offsets: Array, admitted: Array, nodes: int, frames: int
-) -> tuple[Array, Array]:
-    """Return blocks found by node and frame, and the entries of the identities that were found."""
+def _hits(result: Result, drawn: Tree, offsets: Array, admitted: Array, nodes: int, frames: int) -> Array:
+    """Return blocks found by node and frame."""
     assert result.steps is not None
     blocks = admitted["tokens"] // BLOCK_TOKENS
     entry = np.repeat(offsets[admitted["request"]], blocks) + np.arange(blocks.sum())
     entry -= np.repeat(np.cumsum(blocks) - blocks, blocks)
     frame = np.minimum(-(-result.steps["start_us"][admitted["step"]] // FRAME_US), frames - 1)
-    return _sum(drawn.of[drawn.identity[entry]], np.repeat(frame, blocks), 1, nodes, frames), entry
+    return _sum(drawn.of[drawn.identity[entry]], np.repeat(frame, blocks), 1, nodes, frames)
 
 
 def _again(trace: Trace, result: Result, drawn: Tree, offsets: Array, gone: Array, at_us: Array) -> Array:
     """Return us from each eviction until a request whose prompt holds the text is first scheduled, -1 if none is."""
     assert result.requests is not None
     askable = np.minimum((trace.prompt_tokens - 1) // BLOCK_TOKENS, np.diff(offsets))
-    entry = np.repeat(offsets[:-1], askable) + np.arange(askable.sum()) - np.repeat(np.cumsum(askable) - askable, askable)
+    entry = (
+        np.repeat(offsets[:-1], askable) + np.arange(askable.sum()) - np.repeat(np.cumsum(askable) - askable, askable)
+    )
     when = np.repeat(result.requests["first_scheduled_us"], askable)
     span = int(max(when.max(initial=0), at_us.max(initial=0))) + 2
     moments = np.append(np.sort(drawn.identity[entry] * span + when), 2**62)

@@ -1,0 +1,303 @@
+// The prefix tree of a cache, lane beside lane: what is held, found and evicted, on one clock. Python replays the runs
+// (ui/caching_tree.py, ui/caching_picture.py say the dictionary); this file draws them. It stands after shared/picture.js.
+// Sections: 1 geometry (pure, tested with node) · 2 tree · 3 mount.
+
+// ---------------------------------------------------------------- 1 geometry
+const PITCH = 18, BAR = 12, INDENT = 14, GAP = 3, NAME = 108, SCORE = 62;
+
+/** Value at a frame of [frame, value, frame, value, ...], the frames rising; `none` before the first. */
+export function valueAt(steps, frame, none = 0) {
+  let low = 0, high = steps.length / 2;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (steps[2 * middle] <= frame) low = middle + 1; else high = middle;
+  }
+  return low ? steps[2 * low - 1] : none;
+}
+
+/** How many of some rising numbers are at most `value`. */
+export function upTo(sorted, value, of = (x) => x) {
+  let low = 0, high = sorted.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (of(sorted[middle]) <= value) low = middle + 1; else high = middle;
+  }
+  return low;
+}
+
+/** Values above 0 of [frame, value, ...] added up to a frame. */
+export function sumTo(steps, frame) {
+  let sum = 0;
+  for (let i = 0; i < steps.length && steps[i] <= frame; i += 2) sum += steps[i + 1];
+  return sum;
+}
+
+/** Where each node lies: a row a text, its text to the right, what goes on with it right behind or in rows below.
+ * Areas are blocks: every bar has one height and one scale; what stands for many texts wraps into more lines. */
+export function layout(nodes, width) {
+  const below = nodes.map(() => []), top = [], room = Math.max(80, width - NAME - SCORE);
+  nodes.forEach((node, n) => (node.parent >= 0 ? below[node.parent] : top).push(n));
+  const alone = (n) => below[n].length === 1 && nodes[below[n][0]].kind === "rest";
+  const length = (n, depth) => depth * INDENT / 2 + nodes[n].size + Math.max(0, ...below[n].map((c) => (alone(n) ? nodes[c].size : 0)));
+  let longest = 1;
+  nodes.forEach((node, n) => { if (node.kind !== "rest") longest = Math.max(longest, length(n, 0)); });
+  if (nodes.every((node) => node.kind === "rest")) longest = Math.max(...nodes.map((node) => node.size)) / 8;
+  const scale = (room - INDENT - GAP) / longest, places = [];
+  let y = 0;
+  const lay = (n, depth) => {
+    const x = NAME + depth * INDENT, per = nodes[n].kind === "rest" ? Math.floor((width - SCORE - x) / scale) : nodes[n].size;
+    const lines = Math.max(1, Math.ceil(nodes[n].size / Math.max(1, per)));
+    places[n] = { n, x, y, depth, per: Math.max(1, per), lines, named: true };
+    if (alone(n)) {
+      const c = below[n][0], from = x + nodes[n].size * scale + GAP;
+      places[c] = { n: c, x: from, y, depth: depth + 1, per: Math.max(1, nodes[c].size), lines: 1, named: false };
+      y += PITCH;
+    } else {
+      y += lines * (BAR + 1) + (PITCH - BAR - 1);
+      below[n].forEach((c) => lay(c, depth + 1));
+    }
+  };
+  top.forEach((n) => lay(n, 0));
+  return { places, scale, height: y };
+}
+
+/** Blocks `from` to `to` of a bar as an SVG path, line by line. */
+export function strip(place, scale, from, to) {
+  const parts = [];
+  for (let line = Math.floor(from / place.per); line * place.per < to; line++) {
+    const low = Math.max(from, line * place.per) - line * place.per, high = Math.min(to, (line + 1) * place.per) - line * place.per;
+    if (high > low) parts.push(`M${(place.x + low * scale).toFixed(1)},${place.y + line * (BAR + 1)}h${((high - low) * scale).toFixed(1)}v${BAR}h${(-(high - low) * scale).toFixed(1)}z`);
+  }
+  return parts.join("");
+}
+
+/** Words with {names} filled in. */
+export function fillIn(words, values) { return words.replace(/\{(\w+)\}/g, (_, name) => values[name]); }
+
+// ---------------------------------------------------------------- 2 tree
+const LASTS_S = 24, STARTS_AFTER_MS = 500, WARM_MS = 6000, FLASH_MS = 900, SHORT = 760;
+const SHAPES = { play: "M3 1l11 7-11 7z", pause: "M2 1h4v14H2zM10 1h4v14h-4z", back: "M11 1L4 8l7 7zM2 1h2v14H2z", on: "M5 1l7 7-7 7zM12 1h2v14h-2z" };
+const shape = (name) => g("svg", { viewBox: "0 0 16 16", "aria-hidden": "true" }, g("path", { d: SHAPES[name] }));
+const set = (node, attributes) => { for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value); };
+const TREE = (globalThis.__shadowPriceTree ??= { mounts: 0, tree: null });
+
+class Tree {
+  constructor(parent) {
+    this.parent = parent;
+    this.root = h("div", { class: "tree", tabindex: 0, role: "group", onkeydown: (event) => this.key(event) });
+    parent.append(this.root);
+    this.still = matchMedia("(prefers-reduced-motion: reduce)");
+    this.resize = new ResizeObserver(() => { if (this.data && Math.abs(this.root.clientWidth - this.width) > 0.5) this.draw(); });
+    this.resize.observe(this.root);
+    TREE.mounts += 1;
+    TREE.tree = this;
+  }
+
+  destroy() {
+    this.resize.disconnect();
+    clearTimeout(this.opening);
+    cancelAnimationFrame(this.asked);
+    this.root.remove();
+    TREE.mounts -= 1;
+  }
+
+  update({ data }) {
+    const fresh = data.id !== this.data?.id, other = data.preset !== this.data?.preset;
+    this.data = data;
+    if (fresh) {
+      this.total = data.frames * data.frame_ms;
+      this.chosen = Math.min(other ? 1 : this.chosen, data.lanes.length - 1);
+      if (other) Object.assign(this, { t: 0, playing: false, held: false });
+      this.t = Math.min(this.t, this.total);
+      clearTimeout(this.opening);
+      if (other && !this.still.matches) this.opening = setTimeout(() => this.play(), STARTS_AFTER_MS);
+    }
+    this.draw();
+  }
+
+  get alive() { return Boolean(this.data) && (this.t > 0 || this.still.matches); }
+  get frameNow() { return Math.min(this.data.frames - 1, Math.floor(this.t / this.data.frame_ms)); }
+  get done() { return this.t >= this.total; }
+
+  play() {
+    if (this.done) this.t = 0;
+    Object.assign(this, { playing: true, last: null });
+    this.wake();
+    this.button();
+  }
+
+  pause() {
+    clearTimeout(this.opening);
+    this.playing = false;
+    this.button();
+    this.tell();
+  }
+
+  toggle() { if (this.playing) this.pause(); else this.play(); }
+
+  seek(t) {
+    this.t = Math.max(0, Math.min(this.total, t));
+    this.pause();
+    this.frame();
+  }
+
+  key(event) {
+    const tag = event.target.tagName;
+    if (event.ctrlKey || event.metaKey || event.altKey || (event.key === " " ? tag === "BUTTON" : tag === "INPUT")) return;
+    const to = { ArrowLeft: this.t - 1000, ArrowRight: this.t + 1000, Home: 0, End: this.total }[event.key];
+    if (event.key === " ") this.toggle(); else if (to !== undefined) this.seek(to); else return;
+    event.preventDefault();
+  }
+
+  wake() { this.asked ??= requestAnimationFrame((now) => this.tick(now)); }
+
+  tick(now) {
+    this.asked = null;
+    const passed = Math.min(now - (this.last ?? now), 100);
+    this.last = now;
+    if (!this.playing) return;
+    this.t = Math.min(this.total, this.t + (passed * this.total) / (LASTS_S * 1000));
+    this.frame();
+    if (this.done) this.pause(); else this.wake();
+  }
+
+  draw() {
+    const { data } = this, { words } = data;
+    this.colours = data.palette[isDark(this.parent.host ?? this.root) ? "dark" : "light"];
+    for (const [token, value] of Object.entries(this.colours)) this.root.style.setProperty(`--${token}`, value);
+    this.width = this.root.clientWidth;
+    const width = Math.max(this.width, 300), wide = width >= SHORT, all = data.lanes.map((_, n) => n);
+    const shown = !wide ? [this.chosen] : data.lanes.length > 1 ? [0, Math.max(1, this.chosen)] : [0];
+    const each = shown.length > 1 ? (width - 48) / 2 : width;
+    this.root.setAttribute("aria-label", fillIn(words.aria, { names: shown.map((n) => data.lanes[n].name).join(", "), keys: words.keys }));
+    const focus = this.root.getRootNode().activeElement?.getAttribute("data-focus");
+    this.live = h("p", { class: "hidden", "aria-live": "polite" });
+    this.table = h("div", { class: "hidden" });
+    this.panes = shown.map((n) => this.pane(n, each));
+    const choice = wide ? all.slice(1) : all;
+    this.root.replaceChildren(
+      choice.length > 1 ? this.switch(choice, wide ? words.compare : words.show) : "",
+      h("div", { class: shown.length > 1 ? "panes two" : "panes" }, this.panes.map((pane) => pane.node)),
+      this.tools(), this.legend(), this.live, this.table);
+    if (focus) this.root.querySelector(`[data-focus="${focus}"]`)?.focus({ preventScroll: true });
+    this.frame();
+    this.tell();
+  }
+
+  switch(choice, label) {
+    return h("div", { class: "choice", role: "group", "aria-label": label }, h("span", {}, label),
+      choice.map((n) => h("button", { "aria-pressed": n === this.chosen ? "true" : "false", "data-focus": `lane${n}`, ...press(() => { this.chosen = n; this.draw(); }) }, this.data.lanes[n].name)));
+  }
+
+  pane(n, width) {
+    const { data, colours } = this, { words, nodes } = data, lane = data.lanes[n], line = data.palette.lines[lane.color] ?? {};
+    const plan = layout(nodes, width), priced = Boolean(lane.price), { scale } = plan, head = 20;
+    const at = (place) => ({ ...place, y: place.y + head });
+    const bars = plan.places.map((raw) => {
+      const place = at(raw), node = nodes[place.n], { token } = data.palette.classes[node.cls % data.palette.classes.length];
+      const bar = { place, held: g("path", { fill: `url(#fill-${token})` }), gone: g("path", { class: "gone" }), score: null };
+      const name = place.named && g("text", { x: 8 + place.depth * 8, y: place.y + 11 }, node.name, g("title", {}, `${node.name}, ${say(node.size)} blocks`));
+      if (place.named) bar.score = g("text", { x: width, y: place.y + 11, "text-anchor": "end", class: priced ? "price" : "" });
+      bar.node = g("g", {}, name, g("path", { class: "room", d: strip(place, scale, 0, node.size) }), bar.held, bar.gone, bar.score);
+      return bar;
+    });
+    const height = plan.height + head + 2;
+    const rows = plan.places.filter((place) => place.named && place.depth === 0);
+    const trunk = `M2,${head + 4}V${Math.max(head + 4, ...rows.map((place) => place.y + head + 6))}` + rows.map((place) => `M2,${place.y + head + 6}h4`).join("");
+    const pane = { n, bars, scale, share: h("span", { class: "count" }), lost: h("p", { class: "lost" }), victim: h("p", { class: "victim" }) };
+    pane.node = h("section", {},
+      h("h3", {}, g("svg", { class: "mark", viewBox: "0 -6 30 12", "aria-hidden": "true" }, g("path", { d: "M0,0H30", stroke: colours[lane.color], "stroke-width": line.width ?? 2, "stroke-dasharray": (line.dash ?? []).join(" ") || null })), lane.name),
+      h("p", { class: "found" }, pane.share, ` ${words.found}`), pane.lost,
+      g("svg", { viewBox: `0 0 ${width} ${height}`, height, role: "img", "aria-label": `${lane.name}. ${words.key_long[priced ? "price" : "idle"]}` },
+        g("defs", {}, data.palette.classes.map(({ token, pattern: kind }) => pattern(token, kind, colours))),
+        g("text", { x: width, y: 11, "text-anchor": "end", class: "strong" }, words.key[priced ? "price" : "idle"]),
+        g("path", { class: "trunk", d: trunk }), bars.map((bar) => bar.node)),
+      pane.victim);
+    return pane;
+  }
+
+  legend() {
+    const { words } = this.data, box = (kind) => g("svg", { viewBox: "0 0 22 12", "aria-hidden": "true" }, g("rect", { width: 22, height: 12, class: kind }));
+    const priced = this.panes.some((pane) => this.data.lanes[pane.n].price);
+    return h("p", { class: "keys" }, h("span", {}, box("room"), words.whole), h("span", {}, box("cold"), words.held), h("span", {}, box("warm"), words.hit), h("span", {}, box("gone"), words.gone),
+      priced && h("span", {}, words.key_long.price));
+  }
+
+  tools() {
+    const { words } = this.data;
+    const by = (name, ms) => h("button", { "aria-label": words[name], title: words[name], "data-focus": name, ...press(() => this.seek(this.t + ms)) }, shape(name));
+    this.main = h("button", { class: "main", "data-focus": "play", ...press(() => this.toggle()) });
+    this.scrub = h("input", { type: "range", min: 0, max: this.total, step: this.data.frame_ms, "aria-label": words.scrub, "data-focus": "scrub", oninput: (event) => this.seek(+event.target.value) });
+    this.clock = h("span", { class: "clock" });
+    this.button();
+    return h("div", { class: "tools" }, by("back", -1000), this.main, by("on", 1000), this.scrub, this.clock);
+  }
+
+  button() {
+    const name = this.playing ? "pause" : "play";
+    for (const attribute of ["aria-label", "title"]) this.main.setAttribute(attribute, this.data.words[name]);
+    this.main.replaceChildren(shape(name));
+  }
+
+  /** Evictions up to now: how many blocks, how many of them have been missed since, and the last one. */
+  lost(lane) {
+    const count = upTo(lane.events, this.t, (event) => event[0]), past = lane.events.slice(0, count);
+    const evicted = past.reduce((sum, event) => sum + event[2], 0);
+    const again = past.reduce((sum, event) => sum + (event[4] >= 0 && event[0] + event[4] <= this.t ? event[2] : 0), 0);
+    return { evicted, again, last: past.at(-1), recent: past.filter((event) => event[0] > this.t - FLASH_MS) };
+  }
+
+  share(lane) { const [when, share] = lane.share, count = upTo(when, this.t); return count ? share[count - 1] : 0; }
+
+  victim(lost) {
+    const { words, nodes, classes, takers } = this.data, event = lost.last;
+    if (!event) return words.no_victim;
+    const taker = event[3] < 0 ? "" : `${classes[takers[event[3]] ?? 0]} ${event[3]}`;
+    const after = event[4] < 0 ? words.never : fillIn(words.again, { again: say(event[4] / 1000, 1) });
+    return `${say(event[0] / 1000, 1)}\u00a0s: ${fillIn(words.victim, { taker, blocks: say(event[2]), node: nodes[event[1]].name })}, ${after}.`;
+  }
+
+  frame() {
+    const { data } = this, frame = this.frameNow;
+    for (const pane of this.panes) {
+      const lane = data.lanes[pane.n], lost = this.lost(lane);
+      pane.share.textContent = `${say(this.share(lane), 0)}\u00a0%`;
+      pane.lost.textContent = fillIn(data.words.lost, { evicted: say(lost.evicted), again: say(lost.again) });
+      if (!this.playing || this.t - (pane.told ?? -1e9) > 1200 || this.t < pane.told) { pane.victim.textContent = this.victim(lost); pane.told = this.t; }
+      const fell = new Map();
+      for (const [, node, blocks] of lost.recent) fell.set(node, (fell.get(node) ?? 0) + blocks);
+      for (const { place, held, gone, score } of pane.bars) {
+        const { n } = place, now = valueAt(lane.held[n], frame), found = lane.hits[n], last = upTo(lane.used[n], frame);
+        let hit = -1e9;
+        for (let i = found.length - 2; i >= 0; i -= 2) if (found[i] <= frame) { hit = found[i]; break; }
+        const warmth = Math.max(0, 1 - ((frame - hit) * data.frame_ms) / WARM_MS);
+        set(held, { d: strip(place, pane.scale, 0, now), opacity: (0.36 + 0.64 * warmth).toFixed(2) });
+        set(gone, { d: fell.has(n) ? strip(place, pane.scale, now, Math.min(data.nodes[n].size, now + fell.get(n))) : "" });
+        if (!score) continue;
+        const price = lane.price ? valueAt(lane.price[n], frame, -1) : -1, idle = last ? ((frame - lane.used[n][last - 1]) * data.frame_ms) / 1000 : 0;
+        score.textContent = !now ? "" : lane.price ? (price < 0 ? "in use" : say(price)) : idle < 1 ? "now" : `${say(idle, 0)}\u00a0s`;
+      }
+    }
+    this.scrub.value = this.t;
+    this.scrub.setAttribute("aria-valuetext", `${say(this.t / 1000, 1)} s`);
+    this.clock.textContent = `${(this.t / 1000).toFixed(1)} / ${say(this.total / 1000, 0)}\u00a0s`;
+  }
+
+  /** Say this moment to who cannot see it, and write it as a table: only when it stands still. */
+  tell() {
+    if (this.playing) return;
+    const { data } = this, { words } = data, frame = this.frameNow;
+    const said = data.lanes.map((lane) => {
+      const lost = this.lost(lane);
+      return `${lane.name}: ${say(this.share(lane), 1)} % ${words.found}. ${fillIn(words.lost, { evicted: say(lost.evicted), again: say(lost.again) })}. ${this.victim(lost)}`;
+    });
+    this.live.textContent = `${say(this.t / 1000, 1)} s. ${said.join(" ")}`;
+    const [text, ...columns] = words.columns;
+    this.table.replaceChildren(h("table", {}, h("caption", {}, words.table),
+      h("thead", {}, h("tr", {}, h("th", { scope: "col" }, text), data.lanes.map((lane) => columns.map((column) => h("th", { scope: "col" }, `${lane.name}, ${column}`))).flat())),
+      h("tbody", {}, data.nodes.map((node, n) => h("tr", {}, h("th", { scope: "row" }, node.name), data.lanes.map((lane) => [h("td", {}, say(valueAt(lane.held[n], frame))), h("td", {}, say(sumTo(lane.hits[n], frame)))]).flat())))));
+  }
+}
+
+// ---------------------------------------------------------------- 3 mount
+export default (component) => mountIn(component, Tree);

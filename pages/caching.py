@@ -1,0 +1,45 @@
+"""Caching: same requests, same order; only what is forgotten differs."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from ui import caching_page, caching_picture, chapter, text, views
+
+text.show("caching/claim")
+race = caching_page.named(chapter.head(caching_page.CHAPTER))
+facts = caching_page.facts(race)
+caching_page.question(race, facts)
+caching_picture.show(race, key="caching_tree")
+
+told, read = st.columns(2, gap="large")
+with told:
+    text.show("caching/what_happened", **facts)
+with read:
+    text.show("caching/how_to_read")
+
+st.header("How near to hindsight", anchor="hindsight")
+bars, table = st.columns([5, 7], gap="large")
+with bars:
+    views.panels(caching_page.found_panels(race, views.mode()), caching_page.found_alt(race))
+with table:
+    st.table(
+        caching_page.figures(race), border="horizontal", alt="What each rule found, and how long a first token took"
+    )
+
+st.header("Who waits for a first token", anchor="first-token")
+caching_page.curves(race)
+
+price, others = st.columns(2, gap="large")
+with price:
+    st.header("What the price is", anchor="price")
+    text.show("caching/price")
+    caching_page.code()
+with others:
+    st.header("Other ways to ask", anchor="others")
+    text.show("caching/pins")
+
+st.header("Does it generalise", anchor="seeds")
+caching_page.seeds(race, facts)
+
+chapter.ends(caching_page.CHAPTER, race, **facts)

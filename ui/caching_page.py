@@ -1,0 +1,253 @@
+"""What the page Caching says and shows besides the tree: its presets, question, figures, chart and the rule's code."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import altair as alt
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+import engine
+from engine import metrics
+from solvers.policies import lp_retention
+from ui import caching_picture, chapter, charts, labels, palette, run, text, views
+from ui.palette import Mode
+from ui.state import RaceState
+
+CHAPTER = chapter.Chapter(
+    page="caching",
+    presets=("caching_scans", "caching_agents", "caching_tail", "caching_chats"),
+    front=("memory",),
+    more=("load", "seed", "budget", "lanes"),
+    nowhere="caching_chats",
+    onward=("pages/prices.py", "Next: where such a price comes from"),
+)
+TAIL = "caching_tail"
+"""The preset that is about the slowest tenth, not about how much is found."""
+NEAR = 1.0
+"""Lanes closer than this are told as no difference: percentage points found, or percent of a time."""
+NO_DIFFERENCE = "About the same"
+BASE = "Least recently used"
+BELADY, ENDLESS = "Knows the future", "Memory without end"
+ENDLESS_BLOCKS = 200_000
+"""More blocks than any run of this page fills."""
+REFERENCES: Mapping[str, str] = {BELADY: "clairvoyant: Belady's rule", ENDLESS: "nothing is ever evicted"}
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """Hold what a run finds that no server can have: `found` % of prompt tokens, `ttft_p90_ms`, `mean_ms`."""
+
+    found: float
+    ttft_p90_ms: float
+    mean_ms: float
+
+
+def named(race: run.Race) -> run.Race:
+    """Return the race with vLLM's own lane called by what it forgets: here every lane serves in arrival order."""
+    results = tuple(
+        replace(one, rulebook=replace(one.rulebook, name=BASE)) if one.rulebook.id == run.BASELINE else one
+        for one in race.results
+    )
+    return replace(race, results=results)
+
+
+@st.cache_resource(max_entries=24, ttl="2h", show_spinner=False)
+def _references(_race: run.Race, key: RaceState) -> Mapping[str, Reference]:
+    book, knobs = run.books()[run.BASELINE], run.settings_of(key)
+    made = {}
+    for name, own, settings in (
+        (BELADY, replace(book, evict="belady"), knobs),
+        (ENDLESS, book, replace(knobs, num_gpu_blocks=max(ENDLESS_BLOCKS, knobs.num_gpu_blocks))),
+    ):
+        result = engine.simulate(_race.trace, settings, _race.scenario.gpu(), own, "requests")
+        told = metrics.summary(result, _race.trace, _race.scenario.warmup_s, run.slo(key))
+        made[name] = Reference(told["hit_share_pct"], told["ttft_p90_ms"], told["mean_ms"])
+    return made
+
+
+def references(race: run.Race) -> Mapping[str, Reference]:
+    """Return what the same requests find with hindsight, and in a memory that never evicts."""
+    return _references(race, replace(run.run_key(race.state), lanes=()))
+
+
+def judged(race: run.Race) -> tuple[str, list[float]]:
+    """Return the measure that the preset is about and each lane's value, smaller is better."""
+    if race.state.preset == TAIL:
+        return "tail", [own["ttft_p90_ms"] for own in race.summaries]
+    return "found", [-own["hit_share_pct"] for own in race.summaries]
+
+
+def right(race: run.Race) -> str:
+    """Return the answer to the page's question: a lane's name, or that there is no difference."""
+    measure, values = judged(race)
+    order = np.argsort(values)
+    if len(values) < 2:
+        return race.labels[0]
+    best, next_best = values[int(order[0])], values[int(order[1])]
+    gap = next_best - best if measure == "found" else 100.0 * (next_best / best - 1.0)
+    return race.labels[int(order[0])] if gap >= NEAR else NO_DIFFERENCE
+
+
+def facts(race: run.Race) -> dict[str, Any]:
+    """Return the figures that the words are filled with."""
+    _, lanes, _ = caching_picture.replayed(race, caching_picture.name(race))
+    found = [own["hit_share_pct"] for own in race.summaries]
+    tails = [own["ttft_p90_ms"] for own in race.summaries]
+    middles = [own["ttft_p50_ms"] for own in race.summaries]
+    other = 1 + int(np.argmax(found[1:])) if len(found) > 1 else 0
+    hindsight = references(race)
+    quick = int(np.argmin(tails))
+    return {
+        "requests": len(race.trace),
+        "duration_s": race.scenario.duration_s,
+        "warmup_s": race.scenario.warmup_s,
+        "seed": race.state.seed,
+        "memory": race.state.memory,
+        "profile": labels.profile_line(race.scenario.profile, race.scenario.estimated),
+        "base": race.labels[0],
+        "base_found": found[0],
+        "base_evicted": lanes[0].evicted,
+        "base_missed": lanes[0].regretted,
+        "other": race.labels[other],
+        "other_found": found[other],
+        "other_evicted": lanes[other].evicted,
+        "other_missed": lanes[other].regretted,
+        "quick": race.labels[quick],
+        "quick_p90_ms": tails[quick],
+        "quick_p50_ms": middles[quick],
+        "base_p90_ms": tails[0],
+        "base_p50_ms": middles[0],
+        "belady_found": hindsight[BELADY].found,
+        "endless_found": hindsight[ENDLESS].found,
+        "scores": _listed([f"{name} {share:.1f} %" for name, share in zip(race.labels, found, strict=True)]),
+        "tails": _listed([f"{name} {ms:,.0f} ms" for name, ms in zip(race.labels, tails, strict=True)]),
+        "missed": _listed(
+            [f"{name} {own.regretted:,} of {own.evicted:,}" for name, own in zip(race.labels, lanes, strict=True)]
+        ),
+        "seeds": chapter.SEEDS,
+        "near": NEAR,
+    }
+
+
+def _listed(parts: list[str]) -> str:
+    """Return parts as a sentence holds them, thin spaces in thousands."""
+    said = [part.replace(",", text.THIN) for part in parts]
+    return said[0] if len(said) == 1 else ", ".join(said[:-1]) + " and " + said[-1]
+
+
+@st.fragment
+def question(race: run.Race, told: Mapping[str, Any]) -> None:
+    """Ask before it plays; answering reruns this alone."""
+    measure, _ = judged(race)
+    chapter.ask(
+        f"caching_{race.state.preset}",
+        "caching/ask_tail" if measure == "tail" else "caching/ask_found",
+        [*race.labels, NO_DIFFERENCE],
+        right(race),
+        "caching/answer_tail" if measure == "tail" else "caching/answer_found",
+        **told,
+    )
+
+
+def figures(race: run.Race) -> list[dict[str, str]]:
+    """Return one row a lane and reference: what was found, how long a first token took, what was evicted."""
+    _, lanes, _ = caching_picture.replayed(race, caching_picture.name(race))
+    rows = [
+        {
+            "rule": name,
+            "found": f"{own['hit_share_pct']:.1f} %",
+            "first token P50": _ms(own["ttft_p50_ms"]),
+            "P90": _ms(own["ttft_p90_ms"]),
+            "P99": _ms(own["ttft_p99_ms"]),
+            "mean latency": f"{own['mean_ms'] / 1e3:.2f} s",
+            "evicted, missed later": f"{text.thousands(lane.evicted)}, {text.thousands(lane.regretted)}",
+        }
+        for name, own, lane in zip(race.labels, race.summaries, lanes, strict=True)
+    ]
+    for name, own in references(race).items():
+        rows.append(
+            {
+                "rule": f"{name} ({REFERENCES[name]})",
+                "found": f"{own.found:.1f} %",
+                "first token P50": "",
+                "P90": _ms(own.ttft_p90_ms),
+                "P99": "",
+                "mean latency": f"{own.mean_ms / 1e3:.2f} s",
+                "evicted, missed later": "",
+            }
+        )
+    return rows
+
+
+def _ms(value: float) -> str:
+    return f"{text.thousands(value)} ms"
+
+
+def found_frame(race: run.Race) -> pd.DataFrame:
+    """Return one bar a lane, found in %, and the two references."""
+    rows = [(name, own["hit_share_pct"], "lane") for name, own in zip(race.labels, race.summaries, strict=True)]
+    rows += [(name, own.found, "reference") for name, own in references(race).items()]
+    frame = pd.DataFrame(rows, columns=["rule", "found", "kind"])
+    frame["said"] = [f"{value:.1f} %" for value in frame["found"]]
+    return frame
+
+
+@cache
+def _found_form(lanes: charts.Look, mode: Mode) -> dict[str, Any]:
+    ink, muted = palette.colour("ink", mode), palette.colour("muted", mode)
+    names = [name for name, _ in lanes]
+    colours = alt.Scale(domain=names, range=[palette.colour(token, mode) for _, token in lanes])
+    y = alt.Y(
+        "rule:N", sort=[*names, *REFERENCES], axis=alt.Axis(title=None, ticks=False, domain=False, labelLimit=200)
+    )
+    x = alt.X("found:Q", scale=alt.Scale(zero=True), axis=alt.Axis(title="% of prompt tokens found", tickCount=5))
+    base = alt.Chart().encode(y=y, x=x)
+    bars = base.transform_filter("datum.kind == 'lane'").mark_bar(height=16, opacity=0.7)
+    bars = bars.encode(color=alt.Color("rule:N", scale=colours, legend=None))
+    rules = base.transform_filter("datum.kind == 'reference'").mark_bar(
+        height=16, fillOpacity=0, stroke=muted, strokeDash=[2, 4], strokeWidth=2
+    )
+    said = base.mark_text(align="left", dx=6, color=ink, fontSize=13).encode(text="said:N")
+    return charts.finished(alt.layer(bars, rules, said).properties(height=34 * (len(lanes) + 2)), mode)
+
+
+def found_panels(race: run.Race, mode: Mode) -> dict[str, charts.Panel]:
+    """Draw what each lane found beside what hindsight and endless memory find."""
+    frame = found_frame(race)
+    form = _found_form(charts.look(race), mode)
+    spec = charts.placed(form, "Found in the cache", x=(0.0, 1.15 * float(frame["found"].max() or 1.0)))
+    return {"found": charts.Panel(spec, frame)}
+
+
+def found_alt(race: run.Race) -> str:
+    """Say the chart in words."""
+    frame = found_frame(race)
+    said = "; ".join(f"{rule}: {share}" for rule, share in zip(frame["rule"], frame["said"], strict=True))
+    return f"Share of prompt tokens found in the cache. {said}."
+
+
+def curves(race: run.Race) -> None:
+    """Show how long a first token takes, by class and lane."""
+    mode = views.mode()
+    views.panels(charts.distributions(race, "ttft", mode), charts.distributions_alt(race, "ttft"))
+
+
+def code() -> None:
+    """Show the price as a formula and as the lines of the rule that compute it."""
+    with st.expander("The price as a formula, and in the engine's own lines"):
+        text.show("caching/formula")
+        st.code(inspect.getsource(lp_retention.worth), language="python")
+
+
+def seeds(race: run.Race, told: Mapping[str, Any]) -> None:
+    """Offer the run over many seeds, by the measure that the preset is about."""
+    tail = race.state.preset == TAIL
+    text.show("caching/seeds", measure="the slowest tenth's wait for a first token" if tail else "mean latency", **told)
+    chapter.over_seeds(CHAPTER, race, "ttft_p90_ms" if tail else "mean_ms")

@@ -1,0 +1,156 @@
+"""Mount the tree of a race's caches: what each lane holds, finds and forgets, on one clock in the browser."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from ui import caching_tree, component, palette, run
+from ui.caching_tree import FRAME_US, Array, Lane
+
+WORDS: Mapping[str, Any] = {
+    "aria": "Prefix tree of the cache, {names}. {keys}",
+    "keys": "Space plays and pauses, arrows go a second, Home and End to the ends.",
+    "play": "Play",
+    "pause": "Pause",
+    "back": "One second back",
+    "on": "One second on",
+    "scrub": "Time of the run",
+    "clock": "{t} of {total} s",
+    "found": "of prompts found so far",
+    "lost": "{evicted} blocks forgotten, {again} of them missed later",
+    "key": {"price": "price", "idle": "last used"},
+    "key_long": {
+        "price": "price: µs of prefill spared for each second a block is held",
+        "idle": "last used, s ago: all that this rule asks",
+    },
+    "held": "held",
+    "whole": "its whole text",
+    "hit": "found just now",
+    "gone": "evicted just now",
+    "victim": "{taker} needs room. Out: {blocks} blocks of {node}",
+    "again": "missed {again} s later",
+    "never": "never missed",
+    "no_victim": "Nothing has been evicted yet.",
+    "compare": "Compare with",
+    "show": "Show",
+    "scale": "one square = {blocks} blocks of {tokens} tokens",
+    "free": "{free} of {memory} blocks free",
+    "table": "The caches at this moment",
+    "columns": ["text", "blocks held", "found so far"],
+}
+
+_mount = component.declare("tree/tree", "shared/picture")
+
+
+def changes(values: Array) -> list[int]:
+    """Return [frame, value, frame, value, ...]: a row's values where they change; it starts at 0."""
+    at = np.flatnonzero(np.diff(values, prepend=0))
+    return np.stack([at, values[at]], axis=1).ravel().tolist()
+
+
+def _price_steps(row: Array) -> list[int]:
+    """Return [frame, µs per second held, ...] where the price changes, -1 where there is none."""
+    price = np.where(np.isfinite(row), np.rint(np.nan_to_num(row) * 1e3), -1).astype(np.int64)
+    at = np.flatnonzero(np.diff(price, prepend=-1))
+    return np.stack([at, price[at]], axis=1).ravel().tolist()
+
+
+def _events(lane: Lane) -> list[list[int]]:
+    """Return evictions added up by picture and node: ms, node, blocks, taker, ms until asked for again or -1."""
+    rows = lane.evictions
+    if not len(rows):
+        return []
+    where = rows[:, 0] // FRAME_US * 1000 + rows[:, 1]
+    order = np.argsort(where, kind="stable")
+    first = np.flatnonzero(np.diff(where[order], prepend=-1))
+    rows = rows[order]
+    soonest = np.minimum.reduceat(np.where(rows[:, 4] >= 0, rows[:, 4], 2**62), first)
+    merged = np.stack(
+        [
+            rows[first, 0] // 1000,
+            rows[first, 1],
+            np.add.reduceat(rows[:, 2], first),
+            rows[first, 3],
+            np.where(soonest < 2**62, soonest // 1000, -1),
+        ],
+        axis=1,
+    )
+    listed: list[list[int]] = merged[np.argsort(merged[:, 0], kind="stable")].tolist()
+    return listed
+
+
+def _shares(race: run.Race, lane: int) -> tuple[list[int], list[float]]:
+    """Return (ms, % of prompt tokens found so far), a point a request in the order of first scheduling."""
+    rows = race.results[lane].requests
+    assert rows is not None
+    order = np.argsort(rows["first_scheduled_us"], kind="stable")
+    found = np.cumsum(rows["cached_tokens"][order]) / np.cumsum(race.trace.prompt_tokens[order])
+    return (rows["first_scheduled_us"][order] // 1000).tolist(), np.round(100 * found, 1).tolist()
+
+
+def name(race: run.Race) -> str:
+    """Return the race's settings as text: what the replays are kept under."""
+    return repr(run.run_key(race.state))
+
+
+@st.cache_resource(max_entries=24, ttl="2h", show_spinner=False)
+def replayed(_race: run.Race, key: str) -> tuple[caching_tree.Tree, tuple[Lane, ...], int]:
+    """Return the tree of a race, each lane's replay on it, and the number of pictures; `key` names the race."""
+    drawn = caching_tree.tree(_race.trace, _race.scenario.classes)
+    frames = max(int(result.steps["start_us"].max(initial=0)) for result in _race.results) // FRAME_US + 2  # type: ignore[index]
+    start = _race.scenario.warmup_s * 1e6
+    return drawn, tuple(caching_tree.lane(_race.trace, one, drawn, frames, start) for one in _race.results), frames
+
+
+@st.cache_data(max_entries=24, ttl="2h", show_spinner=False)
+def data(_race: run.Race, key: str) -> dict[str, Any]:
+    """Return what the picture draws; `key` names the race (its settings as text)."""
+    drawn, lanes, frames = replayed(_race, key)
+    peak = np.max([lane.held.max(axis=1) for lane in lanes], axis=0)
+    shown = palette.for_player()
+    classes = _race.trace.class_id
+    return {
+        "id": hashlib.blake2b(key.encode(), digest_size=8).hexdigest(),
+        "preset": _race.state.preset,
+        "frame_ms": FRAME_US // 1000,
+        "frames": frames,
+        "memory": _race.results[0].settings.usable_blocks,
+        "block": _race.results[0].settings.block_size,
+        "nodes": [
+            {**node, "size": int(peak[n]) if node["kind"] == caching_tree.REST else node["size"]}
+            for n, node in enumerate(drawn.nodes)
+        ],
+        "classes": list(_race.scenario.classes),
+        "takers": [] if classes is None else classes.tolist(),
+        "lanes": [
+            {
+                "name": result.rulebook.name,
+                "color": result.rulebook.about["color"],
+                "held": [changes(row) for row in lane.held],
+                "hits": [changes_sparse(row) for row in lane.hits],
+                "used": [np.flatnonzero(row).tolist() for row in lane.used],
+                "price": None if lane.price is None else [_price_steps(row) for row in lane.price],
+                "share": _shares(_race, n),
+                "events": _events(lane),
+            }
+            for n, (result, lane) in enumerate(zip(_race.results, lanes, strict=True))
+        ],
+        "palette": {name: shown[name] for name in ("light", "dark", "classes", "lines")},
+        "words": dict(WORDS),
+    }
+
+
+def changes_sparse(values: Array) -> list[int]:
+    """Return [frame, value, ...] of the frames with a value above 0."""
+    at = np.flatnonzero(values)
+    return np.stack([at, values[at]], axis=1).ravel().tolist()
+
+
+def show(race: run.Race, key: str) -> None:
+    """Draw the tree of a race; it plays by itself, and starts again when the race is another one."""
+    _mount(key=key, data=data(race, name(race)))
