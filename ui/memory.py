@@ -130,7 +130,7 @@ def facts(race: Race) -> dict[str, Any]:
         "least_free_percent": min(row["free_percent"] for row in rows),
         "taken_tokens": tokens,
         "running": running,
-        "swap_ms": float(memory.swap_ms(gpu, tokens)),
+        "swap_ms": float(memory.swap_ms(gpu, tokens)) if gpu.swap_block_ps else None,
         "again_ms": float(memory.recompute_ms(gpu, tokens, running, context)),
         "alone_ms": float(memory.recompute_ms(gpu, tokens)),
         "fast_link": sooner(gpu, running, context),
@@ -152,7 +152,7 @@ def sooner(gpu: Profile, running: float, context: float) -> str:
     at_first, change = memory.crossing(gpu, running, context)
     if change is None:
         return "at every context" if at_first else "at no context"
-    return f"up to {text.thousands(change)} tokens" if at_first else f"from {text.thousands(change)} tokens on"
+    return f"below {text.thousands(change)} tokens" if at_first else f"from {text.thousands(change)} tokens on"
 
 
 def _block_bytes(race: Race) -> float:
@@ -191,13 +191,17 @@ def curve(race: Race, book: str) -> list[list[dict[str, float]]]:
 
 
 def curve_facts(rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    """Return where the curve of one seed has its best throughput, and what either end costs."""
+    """Return where the curve of one seed has its best throughput, how flat it is there, and what either end costs."""
     through = [row["output_tokens_per_s"] for row in rows]
     lost = [row["preemptions_per_1000"] / 1000 for row in rows]
     best = int(np.argmax(through))
+    flat = np.flatnonzero(np.array(through) >= (1 - run.TIE_PERCENT / 100) * through[best])
     return {
         "best_watermark": WATERMARKS[best],
         "best_gain_percent": 100 * (through[best] / through[0] - 1),
+        "flat_low": WATERMARKS[flat[0]],
+        "flat_high": WATERMARKS[flat[-1]],
+        "flat_percent": run.TIE_PERCENT,
         "end_watermark": WATERMARKS[-1],
         "end_loss_percent": 100 * (1 - through[-1] / through[best]),
         "lost_at_none": lost[0],
@@ -210,8 +214,8 @@ def returns(race: Race) -> dict[str, Any]:
     gpu = race.scenario.gpu()
     _, running, context = taken(race)
     ways = {
-        "computed in a step of its own": memory.recompute_ms(gpu, CONTEXTS),
-        "computed beside those that run": memory.recompute_ms(gpu, CONTEXTS, running, context),
+        "computed, its own step": memory.recompute_ms(gpu, CONTEXTS),
+        "computed beside others": memory.recompute_ms(gpu, CONTEXTS, running, context),
     }
     if not gpu.swap_block_ps:
         return ways

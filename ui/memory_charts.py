@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from engine.records import Floats, Ints
-from ui import charts, memory, palette, run
+from ui import charts, memory, palette, run, text
 from ui.palette import Mode
 from ui.run import Race
 from ui.state import WATERMARKS
@@ -27,9 +27,11 @@ FIGURES = {
     "preemptions_per_1000": "Preemptions per thousand requests",
     "mean_ms": "Mean latency (s)",
 }
+APART = 1.9
+"""Factor between two names on the axis of ms: about a line of text."""
 WAYS = {
-    "computed in a step of its own": ("sjf", [7, 3]),
-    "computed beside those that run": ("sjf", [1, 0]),
+    "computed, its own step": ("sjf", [7, 3]),
+    "computed beside others": ("sjf", [1, 0]),
     "swapped out and in": ("mc_sf", [1, 0]),
     "swapped, link at a tenth": ("mc_sf", [2, 3]),
 }
@@ -71,7 +73,7 @@ def _blocks_form(named: bool, mode: Mode) -> dict[str, Any]:
     opacity = alt.Opacity(
         "part:N", scale=alt.Scale(domain=names, range=[share for _, share in PARTS.values()]), legend=None
     )
-    x = alt.X("s:Q", scale=alt.Scale(nice=False), axis=alt.Axis(title="s", tickCount=5, grid=False))
+    x = alt.X("s:Q", scale=alt.Scale(nice=False), axis=alt.Axis(title="seconds", tickCount=5, grid=False))
     y = alt.Y("low:Q", scale=alt.Scale(nice=False), axis=alt.Axis(title="blocks" if named else None, tickCount=4))
     base = alt.Chart().encode(x=x)
     areas = base.transform_filter("!datum.said").mark_area().encode(y=y, y2="high:Q", color=colour, opacity=opacity)
@@ -128,7 +130,7 @@ def losses_frame(race: Race) -> pd.DataFrame:
 @cache
 def _losses_form(lanes: charts.Look, mode: Mode) -> dict[str, Any]:
     look = charts.scales(lanes, mode)
-    x = alt.X("s:Q", scale=alt.Scale(nice=False), axis=alt.Axis(title="s", tickCount=6, grid=False))
+    x = alt.X("s:Q", scale=alt.Scale(nice=False), axis=alt.Axis(title="seconds", tickCount=6, grid=False))
     y = alt.Y("so_far:Q", axis=alt.Axis(title="preemptions so far", tickCount=4))
     base = alt.Chart().encode(x=x, y=y, color=look["color"])
     lines = base.transform_filter("!datum.said").mark_line(interpolate="step-after")
@@ -238,7 +240,11 @@ def _returns_form(mode: Mode) -> dict[str, Any]:
     colours = alt.Scale(domain=names, range=[palette.colour(token, mode) for token, _ in WAYS.values()])
     dashes = alt.Scale(domain=names, range=[dash for _, dash in WAYS.values()])
     log = alt.Scale(type="log", nice=False)
-    x = alt.X("tokens:Q", scale=log, axis=alt.Axis(title="tokens of context that were taken", tickCount=5, format="~s"))
+    x = alt.X(
+        "tokens:Q",
+        scale=log,
+        axis=alt.Axis(title="tokens of context that were taken", values=[16, 128, 1024, 8192], format=",", grid=False),
+    )
     y = alt.Y("ms:Q", scale=log, axis=alt.Axis(title="ms to bring them back", tickCount=4, format="~g"))
     base = alt.Chart().encode(x=x, y=y)
     lines = base.transform_filter("!datum.said").mark_line(strokeWidth=2.5, clip=True)
@@ -261,13 +267,16 @@ def returns(race: Race, mode: Mode = "light") -> dict[str, charts.Panel]:
     frame = frame[frame["ms"] >= low]
     ends = frame.groupby("way", sort=False).last().reset_index()
     ends = ends.sort_values("ms", ignore_index=True)
-    ends["ms"] = np.maximum.accumulate(ends["ms"] * 1.35 ** np.arange(len(ends)))  # names keep a line apart
+    heights: list[float] = []
+    for ms in ends["ms"]:  # names keep a line apart
+        heights.append(max(float(ms), heights[-1] * APART) if heights else float(ms))
+    ends["ms"] = heights
     ends["said"] = ends["way"]
-    here = pd.DataFrame([{"way": None, "tokens": tokens, "ms": high, "said": f"here: {tokens:,.0f} tokens"}])
+    here = pd.DataFrame([{"way": None, "tokens": tokens, "ms": high, "said": f"here: {text.thousands(tokens)} tokens"}])
     rows = pd.concat([frame.assign(said=None), ends, here], ignore_index=True)
     title = "Two ways to bring memory back"
     subtitle = [race.scenario.gpu().name, "computing fitted, the link estimated"]
-    spec = charts.placed(_returns_form(mode), title, x=(16, 16_384 * 8), y=(low, high * 1.6))
+    spec = charts.placed(_returns_form(mode), title, x=(16, 16_384 * 12), y=(low, max(high, heights[-1]) * 1.6))
     spec["title"]["subtitle"] = subtitle
     return {"returns": charts.Panel(spec, rows)}
 

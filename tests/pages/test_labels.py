@@ -10,7 +10,7 @@ from streamlit.testing.v1 import AppTest
 from engine import profiles
 from tests.pages import test_home as home
 from tests.pages.test_home import visited
-from ui import calibration_views, labels, price_tabs, run
+from ui import calibration_views, labels, memory, price_tabs, run
 
 TIME = re.compile(r"\d[\d\u2009.,]*[\s\u00a0\u202f\u2009]?(?:ms|s)\b")
 SOLVER = re.compile(r"Solved in [^.]*\.")
@@ -21,6 +21,7 @@ PLACES = [
     ("one_request", "", ""),
     *(("prices", "prices_view", tab) for tab in price_tabs.TABS),
     *(("calibration", "calibration_view", tab) for tab in calibration_views.TABS),
+    *(("memory", "memory_view", tab) for tab in memory.TABS),
 ]
 
 
