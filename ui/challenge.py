@@ -215,11 +215,11 @@ def latencies(board: Board) -> list[dict[str, Any]]:
     columns = {"yours": board.starts, **{NAMES[id]: known.starts[id] for id in NAMES}}
     arrival, output = known.wanted.arrival.tolist(), known.wanted.output.tolist()
     rows: list[dict[str, Any]] = [
-        {"": name_of(i), **{name: str(starts[i] + output[i] - arrival[i]) for name, starts in columns.items()}}
+        {"request": name_of(i), **{name: str(starts[i] + output[i] - arrival[i]) for name, starts in columns.items()}}
         for i in range(len(arrival))
     ]
     totals = {name: str(scheduling.latency(known.wanted, starts)) for name, starts in columns.items()}
-    return [*rows, {"": "all", **totals}]
+    return [*rows, {"request": "all", **totals}]
 
 
 def prices_link(preset: str) -> dict[str, str]:

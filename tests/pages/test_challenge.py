@@ -211,7 +211,7 @@ def test_an_answer_reveals_the_others_and_the_race_runs_by_hand() -> None:
     assert not app.exception
     said, facts = words(app), challenge.facts(Board("mixed", best))
     assert f"No: {challenge.NAMES['lp']}" in said and f"The optimum takes **{facts['optimum']} slots**" in said
-    assert f"**{facts['optimum']} slots: nothing is better.**" in said
+    assert f"{facts['optimum']} slots, and nothing is better.**" in said
     assert "the engine kept every start" in said
     table = app.table[0].value
     assert table.iloc[-1]["yours"] == table.iloc[-1]["Optimum"] == str(facts["optimum"])
