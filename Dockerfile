@@ -15,8 +15,7 @@ RUN NUMBA_CACHE_DIR=/srv/kernels python -m ui.warm && python -m compileall -q . 
 RUN useradd --system --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin site
 USER site
 
-# fewer malloc arenas: threads come and go with every run of a page, and each arena keeps what it once held
-ENV SHADOW_PRICE_KERNELS=/srv/kernels MALLOC_ARENA_MAX=2 PORT=8501
+ENV SHADOW_PRICE_KERNELS=/srv/kernels PORT=8501
 # without a name for itself the server would ask a host outside for its address when it starts
 ENV STREAMLIT_SERVER_ADDRESS=0.0.0.0 STREAMLIT_SERVER_HEADLESS=true STREAMLIT_BROWSER_SERVER_ADDRESS=localhost
 EXPOSE 8501
