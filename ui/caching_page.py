@@ -32,12 +32,12 @@ TAIL = "caching_tail"
 """The preset that is about the slowest tenth, not about how much is found."""
 NEAR = 1.0
 """Lanes closer than this are told as no difference: percentage points found, or percent of a time."""
-NO_DIFFERENCE = "About the same"
+ANOTHER, NO_DIFFERENCE = "Another rule", "About the same"
 BASE = "Least recently used"
 BELADY, ENDLESS = "Knows the future", "Memory without end"
 ENDLESS_BLOCKS = 200_000
 """More blocks than any run of this page fills."""
-REFERENCES: Mapping[str, str] = {BELADY: "clairvoyant: Belady's rule", ENDLESS: "nothing is ever evicted"}
+REFERENCES: Mapping[str, str] = {BELADY: f"{BELADY} (clairvoyant)", ENDLESS: ENDLESS}
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,22 +77,20 @@ def references(race: run.Race) -> Mapping[str, Reference]:
     return _references(race, replace(run.run_key(race.state), lanes=()))
 
 
-def judged(race: run.Race) -> tuple[str, list[float]]:
-    """Return the measure that the preset is about and each lane's value, smaller is better."""
+def gain(race: run.Race) -> float:
+    """Return how far the best other lane is ahead of the first: points found, or in the tail's preset % of P90."""
+    base, *others = race.summaries
+    if not others:
+        return 0.0
     if race.state.preset == TAIL:
-        return "tail", [own["ttft_p90_ms"] for own in race.summaries]
-    return "found", [-own["hit_share_pct"] for own in race.summaries]
+        return 100.0 * (1.0 - min(own["ttft_p90_ms"] for own in others) / base["ttft_p90_ms"])
+    return max(own["hit_share_pct"] for own in others) - base["hit_share_pct"]
 
 
 def right(race: run.Race) -> str:
-    """Return the answer to the page's question: a lane's name, or that there is no difference."""
-    measure, values = judged(race)
-    order = np.argsort(values)
-    if len(values) < 2:
-        return race.labels[0]
-    best, next_best = values[int(order[0])], values[int(order[1])]
-    gap = next_best - best if measure == "found" else 100.0 * (next_best / best - 1.0)
-    return race.labels[int(order[0])] if gap >= NEAR else NO_DIFFERENCE
+    """Return the answer to the page's question."""
+    ahead = gain(race)
+    return NO_DIFFERENCE if abs(ahead) < NEAR else ANOTHER if ahead > 0 else race.labels[0]
 
 
 def facts(race: run.Race) -> dict[str, Any]:
@@ -145,13 +143,13 @@ def _listed(parts: list[str]) -> str:
 @st.fragment
 def question(race: run.Race, told: Mapping[str, Any]) -> None:
     """Ask before it plays; answering reruns this alone."""
-    measure, _ = judged(race)
+    tail = race.state.preset == TAIL
     chapter.ask(
         f"caching_{race.state.preset}",
-        "caching/ask_tail" if measure == "tail" else "caching/ask_found",
-        [*race.labels, NO_DIFFERENCE],
+        "caching/ask_tail" if tail else "caching/ask_found",
+        [race.labels[0], ANOTHER, NO_DIFFERENCE],
         right(race),
-        "caching/answer_tail" if measure == "tail" else "caching/answer_found",
+        "caching/answer_tail" if tail else "caching/answer_found",
         **told,
     )
 
@@ -162,32 +160,38 @@ def figures(race: run.Race) -> list[dict[str, str]]:
     rows = [
         {
             "rule": name,
-            "found": f"{own['hit_share_pct']:.1f} %",
-            "first token P50": _ms(own["ttft_p50_ms"]),
+            "found": _percent(own["hit_share_pct"]),
+            "TTFT P50": _ms(own["ttft_p50_ms"]),
             "P90": _ms(own["ttft_p90_ms"]),
             "P99": _ms(own["ttft_p99_ms"]),
-            "mean latency": f"{own['mean_ms'] / 1e3:.2f} s",
-            "evicted, missed later": f"{text.thousands(lane.evicted)}, {text.thousands(lane.regretted)}",
+            "mean latency": f"{own['mean_ms'] / 1e3:.2f}{text.NO_BREAK}s",
+            "evicted": text.thousands(lane.evicted),
+            "missed later": text.thousands(lane.regretted),
         }
         for name, own, lane in zip(race.labels, race.summaries, lanes, strict=True)
     ]
     for name, own in references(race).items():
         rows.append(
             {
-                "rule": f"{name} ({REFERENCES[name]})",
-                "found": f"{own.found:.1f} %",
-                "first token P50": "",
+                "rule": REFERENCES[name],
+                "found": _percent(own.found),
+                "TTFT P50": "",
                 "P90": _ms(own.ttft_p90_ms),
                 "P99": "",
-                "mean latency": f"{own.mean_ms / 1e3:.2f} s",
-                "evicted, missed later": "",
+                "mean latency": f"{own.mean_ms / 1e3:.2f}{text.NO_BREAK}s",
+                "evicted": "",
+                "missed later": "",
             }
         )
     return rows
 
 
 def _ms(value: float) -> str:
-    return f"{text.thousands(value)} ms"
+    return f"{text.thousands(value)}{text.NO_BREAK}ms"
+
+
+def _percent(value: float) -> str:
+    return f"{value:.1f}{text.NO_BREAK}%"
 
 
 def found_frame(race: run.Race) -> pd.DataFrame:
@@ -205,7 +209,9 @@ def _found_form(lanes: charts.Look, mode: Mode) -> dict[str, Any]:
     names = [name for name, _ in lanes]
     colours = alt.Scale(domain=names, range=[palette.colour(token, mode) for _, token in lanes])
     y = alt.Y(
-        "rule:N", sort=[*names, *REFERENCES], axis=alt.Axis(title=None, ticks=False, domain=False, labelLimit=200)
+        "rule:N",
+        scale=alt.Scale(domain=[*names, *REFERENCES]),
+        axis=alt.Axis(title=None, ticks=False, domain=False, labelLimit=200),
     )
     x = alt.X("found:Q", scale=alt.Scale(zero=True), axis=alt.Axis(title="% of prompt tokens found", tickCount=5))
     base = alt.Chart().encode(y=y, x=x)

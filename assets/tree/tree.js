@@ -261,7 +261,7 @@ class Tree {
     const { data } = this, frame = this.frameNow;
     for (const pane of this.panes) {
       const lane = data.lanes[pane.n], lost = this.lost(lane);
-      pane.share.textContent = `${say(this.share(lane), 0)}\u00a0%`;
+      pane.share.textContent = `${say(Math.round(this.share(lane)))}\u00a0%`;
       pane.lost.textContent = fillIn(data.words.lost, { evicted: say(lost.evicted), again: say(lost.again) });
       if (!this.playing || this.t - (pane.told ?? -1e9) > 1200 || this.t < pane.told) { pane.victim.textContent = this.victim(lost); pane.told = this.t; }
       const fell = new Map();
@@ -275,12 +275,12 @@ class Tree {
         set(gone, { d: fell.has(n) ? strip(place, pane.scale, now, Math.min(data.nodes[n].size, now + fell.get(n))) : "" });
         if (!score) continue;
         const price = lane.price ? valueAt(lane.price[n], frame, -1) : -1, idle = last ? ((frame - lane.used[n][last - 1]) * data.frame_ms) / 1000 : 0;
-        score.textContent = !now ? "" : lane.price ? (price < 0 ? "in use" : say(price)) : idle < 1 ? "now" : `${say(idle, 0)}\u00a0s`;
+        score.textContent = !now ? "" : lane.price ? (price < 0 ? "in use" : say(price)) : idle < 1 ? "now" : `${say(Math.round(idle))}\u00a0s`;
       }
     }
     this.scrub.value = this.t;
     this.scrub.setAttribute("aria-valuetext", `${say(this.t / 1000, 1)} s`);
-    this.clock.textContent = `${(this.t / 1000).toFixed(1)} / ${say(this.total / 1000, 0)}\u00a0s`;
+    this.clock.textContent = `${(this.t / 1000).toFixed(1)} / ${say(Math.round(this.total / 1000))}\u00a0s`;
   }
 
   /** Say this moment to who cannot see it, and write it as a table: only when it stands still. */
