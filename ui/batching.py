@@ -35,6 +35,11 @@ STALLED = ("batching_document", "batching_all_day")
 MOVES = "batching_all_day"
 """The preset in which the best budget moves with the limit."""
 NONE = "No difference"
+BLOCKS = {
+    "gap": ("batching/question_gap", "batching/answer_gap"),
+    "latency": ("batching/question_latency", "batching/answer_latency"),
+}
+"""What the question asks for -> its block and that of its answer."""
 BEFORE_MS = 2500
 """How long the timeline plays before its question comes up."""
 LOOK_MS = 8000
@@ -66,17 +71,17 @@ def judged(race: run.Race) -> tuple[str, list[float]]:
 def question(race: run.Race) -> dict[str, Any] | None:
     """Return the timeline's question: when it is asked and answered, its options, and the words to each of them.
 
-    None with a single lane. It comes up when the longest prompt of the first half arrives. A tie is the answer where
-    the lanes differ by less than the race's own measure of a tie.
+    None with a single lane. Asked for gaps, it comes up when the longest prompt of the first half arrives. A tie is the
+    answer where the lanes differ by less than the race's own measure of a tie.
     """
     if len(race.results) < 2:
         return None
     trace, scenario = race.trace, race.scenario
     at_us, prompts = trace.arrival_us, trace.prompt_tokens
+    measure, values = judged(race)
     early = np.flatnonzero((at_us >= scenario.warmup_s * 1e6) & (at_us <= scenario.duration_s * 5e5))
     asked = int(early[prompts[early].argmax()]) if len(early) else 0
-    at_ms = int(at_us[asked]) // 1000
-    measure, values = judged(race)
+    at_ms = int(at_us[asked]) // 1000 if measure == "gap" else round(scenario.duration_s * 1000 / 3)
     worst, least = int(np.argmax(values)), int(np.argmin(values))
     tie = 100.0 * (values[worst] / values[least] - 1.0) < run.TIE_PERCENT
     right = NONE if tie else race.labels[worst]
@@ -89,19 +94,12 @@ def question(race: run.Race) -> dict[str, Any] | None:
         "least_s": values[least] / 1e3,
         "apart_percent": 100.0 * (values[worst] / values[least] - 1.0),
     }
-    block = "batching/answer_tie" if tie else f"batching/answer_{measure}"
+    block = "batching/answer_tie" if tie else BLOCKS[measure][1]
     options = [*race.labels, NONE]
-    kinds = trace.class_id if trace.class_id is not None else np.zeros(len(trace), np.int64)
-    named = text.fill(
-        "batching/question",
-        at_s=at_ms / 1e3,
-        tokens=int(prompts[asked]),
-        kind=scenario.classes[int(kinds[asked])],
-        question=scenario.question,
-    )
+    asks = text.fill(BLOCKS[measure][0], at_s=at_ms / 1e3, tokens=int(prompts[asked]), question=scenario.question)
     answer = text.fill(block, **facts)
     return {
-        "text": named,
+        "text": asks,
         "from_ms": max(0, at_ms - BEFORE_MS),
         "at_ms": at_ms,
         "reveal_ms": _reveal_ms(race, worst, at_ms, measure),
@@ -250,6 +248,7 @@ def facts(race: run.Race) -> dict[str, Any]:
         "static_s": static["mean_ms"] / 1e3,
         "first_s": first["mean_ms"] / 1e3,
         "today_s": today["mean_ms"] / 1e3,
+        "gap_times": first["longest_gap_ms"] / max(today["longest_gap_ms"], 1e-9),
         "first_percent": 100.0 * (first["mean_ms"] / today["mean_ms"] - 1.0),
         "longest_prompt": int(race.trace.prompt_tokens.max()),
         "strict_ms": found.limits[0],
@@ -258,13 +257,14 @@ def facts(race: run.Race) -> dict[str, Any]:
         "loose_best": found.best[-1],
         "own_ms": race.state.tpot,
         "own_best": found.best[own],
-        "own_best_percent": float(found.goodput_pct[own].max()),
+        "own_best_percent": float(found.goodput_pct[own][BUDGETS.index(found.best[own])]),
         "small": BUDGETS[0],
         "large": BUDGETS[-1],
         "small_ttft_s": float(found.ttft_ms[0]) / 1e3,
         "large_ttft_s": float(found.ttft_ms[-1]) / 1e3,
         "step_ms": found.longest_ms[here] if here is not None else None,
         "formula_ms": found.formula_ms[here] if here is not None else None,
+        "tie_percent": run.TIE_PERCENT,
         "sweep_seeds": SWEEP_SEEDS,
         **{f"source_{book}": run.books()[book].about["source"] for book in WAYS},
     }

@@ -27,7 +27,7 @@ def frame(found: Sweep) -> pd.DataFrame:
 
 
 @cache
-def _form(limits: tuple[int, ...], mode: Mode) -> dict[str, Any]:
+def _form(limits: tuple[int, ...], flat: bool, mode: Mode) -> dict[str, Any]:
     names = [f"{limit} ms" for limit in limits]
     looks = [palette.line(token) for token in LOOKS[: len(names)]]
     colours = [palette.colour(token, mode) for token in LOOKS[: len(names)]]
@@ -63,12 +63,12 @@ def _form(limits: tuple[int, ...], mode: Mode) -> dict[str, Any]:
     said = words.encode(text=alt.Text("budget:Q", format=",d"))
     name = base.transform_filter(f"datum.budget == {BUDGETS[-1]}").mark_text(align="left", dx=9, fontSize=13)
     named = name.encode(text="limit:N", y=alt.Y("place:Q"))
-    here = alt.Chart().transform_filter("datum.here && datum.best_row")
+    here = alt.Chart().transform_filter("datum.here && datum.first")
     rule = here.mark_rule(color=muted, strokeDash=[3, 3]).encode(x=x)
-    yours = here.mark_text(color=ink, align="left", dx=5, dy=-2, fontSize=13, baseline="bottom").encode(
-        x=x, y=alt.value(338), text=alt.value("the run above")
-    )
-    layers = alt.layer(rule, lines, dots, best, said, named, yours)
+    said_here = here.mark_text(color=ink, align="left", dx=5, dy=-5, fontSize=13, baseline="bottom")
+    yours = said_here.encode(x=x, y=alt.datum(0), text=alt.value("the run above"))
+    # a layer without marks would be a picture without words
+    layers = alt.layer(rule, lines, dots, named, yours, *([] if flat else [best, said]))
     return charts.finished(layers.properties(height=340), mode)
 
 
@@ -76,7 +76,7 @@ def goodput(found: Sweep, budget: int, mode: Mode) -> charts.Panel:
     """Draw the share of requests within limits over the budget; `budget`: that of the run above, marked."""
     rows = frame(found)
     rows["here"] = rows["budget"] == budget
-    rows["best_row"] = rows["limit"] == f"{found.limits[0]} ms"
+    rows["first"] = rows["limit"] == f"{found.limits[0]} ms"
     rows["place"] = rows["share"]
     ends = rows[rows["budget"] == BUDGETS[-1]].sort_values("share")
     place, low = {}, -1e9
@@ -89,7 +89,7 @@ def goodput(found: Sweep, budget: int, mode: Mode) -> charts.Panel:
     title = "Requests within both limits, by limit per token"
     return charts.Panel(
         charts.placed(
-            _form(found.limits, mode),
+            _form(found.limits, found.flat, mode),
             title,
             "no budget stands out" if found.flat else "ring: the smallest budget within half a point of the best",
         ),

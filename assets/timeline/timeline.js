@@ -1,64 +1,12 @@
 // The iteration timeline: a strip a lane on one clock. Up from the line: who gets a token in a step; down: prompt tokens it reads;
 // below: the time since the last token of whoever waited longest. Python computes every number (ui/timeline.py says the
-// dictionary); this file draws what lies before the playhead. Sections: 1 time (pure, tested with node) · 2 marks · 3 timeline · 4 mount.
+// dictionary); this file draws what lies before the playhead. Its times and marks are those of marks.js.
 
-// ---------------------------------------------------------------- 1 time
-/** When each step starts and ends, in ms, from the columns of a lane. */
-export function clock(idle, took, perMs = 10) {
-  let t = 0;
-  const start = [], end = [];
-  for (let i = 0; i < took.length; i++) { start.push((t += idle[i]) / perMs); end.push((t += took[i]) / perMs); }
-  return { start, end };
-}
-
-/** How many entries of an ascending list are at most t. */
-export function upTo(list, t) {
-  let low = 0, high = list.length;
-  while (low < high) { const mid = (low + high) >> 1; if (list[mid] <= t) low = mid + 1; else high = mid; }
-  return low;
-}
-
-/** Start of the window of `span` ms that keeps the playhead at four fifths. */
-export function windowAt(now, span, total) { return Math.max(0, Math.min(now - 0.8 * span, total - span)); }
-
-/** Labels [x, width, ...], most important first, that fit beside each other without touching. */
-export function fitting(labels, gap = 12) {
-  const kept = [];
-  for (const label of labels) if (kept.every((other) => label[0] > other[0] + other[1] + gap || label[0] + label[1] + gap < other[0])) kept.push(label);
-  return kept;
-}
-
-/** Largest value in each of `count` equal bins of [0, total]. */
-export function bins(at, values, total, count) {
-  const out = new Float64Array(count);
-  at.forEach((t, i) => { const k = Math.min(count - 1, Math.floor((t / total) * count)); out[k] = Math.max(out[k], values[i]); });
-  return out;
-}
-
-/** A number as read: thin spaces, so many decimals. */
-export function said(value, digits = 0) { return value.toFixed(digits).replace(/\B(?=(\d{3})+(?!\d))(?<!\.\d*)/g, "\u202f"); }
-/** Words with {names} filled in. */
-export function fillIn(words, values) { return words.replace(/\{(\w+)\}/g, (_, name) => values[name]); }
-
-// ---------------------------------------------------------------- 2 marks
-const UP = 30, DOWN = 34, GAPS = 46, AIR = 20, FLAGS = 22, HEIGHT = UP + DOWN + AIR + GAPS + 4, BASE = UP + 2, FLOOR = HEIGHT - 2;
+// ---------------------------------------------------------------- marks
+const UP = 34, DOWN = 34, GAPS = 46, AIR = 20, FLAGS = 22, HEIGHT = UP + DOWN + AIR + GAPS + 4, BASE = UP + 2, FLOOR = HEIGHT - 2;
 const ROW = 13, OPENS_MS = 800, PX_PER_MS = 0.12, CLOSER = 4;
-const HOOK = (globalThis.__shadowPriceTimeline ??= { timeline: null });
-const PATHS = { play: "M3 1l11 7-11 7z", pause: "M3 1h4v14H3zM9 1h4v14H9z", back: "M11 1L4 8l7 7V1zM2 1h2v14H2z", on: "M5 1l7 7-7 7V1zM12 1h2v14h-2z" };
-const icon = (name) => g("svg", { viewBox: "0 0 16 16", "aria-hidden": "true" }, g("path", { d: PATHS[name] }));
 
-/** Slanted lines in one colour over another, for prompt tokens. */
-function hatch(context, fill, line) {
-  const tile = document.createElement("canvas"), pen = tile.getContext("2d");
-  tile.width = tile.height = 6;
-  pen.fillStyle = fill; pen.fillRect(0, 0, 6, 6);
-  pen.strokeStyle = line; pen.lineWidth = 1.3; pen.beginPath();
-  for (const k of [-6, 0, 6]) { pen.moveTo(k, 6); pen.lineTo(k + 6, 0); }
-  pen.stroke();
-  return context.createPattern(tile, "repeat");
-}
-
-// ---------------------------------------------------------------- 3 timeline
+// ---------------------------------------------------------------- timeline
 class Timeline {
   constructor(parent) {
     this.root = h("div", { class: "timeline", tabindex: 0, role: "group", onkeydown: (event) => this.key(event) });
@@ -67,15 +15,9 @@ class Timeline {
     this.still = matchMedia("(prefers-reduced-motion: reduce)");
     this.resize = new ResizeObserver(() => { if (this.data && Math.abs(this.root.clientWidth - this.width) > 0.5) this.build(); });
     this.resize.observe(this.root);
-    HOOK.timeline = this;
   }
 
-  destroy() {
-    this.resize.disconnect();
-    clearTimeout(this.opening);
-    cancelAnimationFrame(this.asked);
-    this.root.remove();
-  }
+  destroy() { this.resize.disconnect(); clearTimeout(this.opening); cancelAnimationFrame(this.asked); this.root.remove(); }
 
   update({ data }) {
     const fresh = data.id !== this.data?.id, first = !this.data;
@@ -90,15 +32,14 @@ class Timeline {
       const most = (name) => Math.max(1, ...this.lanes.map((lane) => lane[name].reduce((a, b) => Math.max(a, b), 0)));
       this.most = { write: Math.max(1, ...this.lanes.map((lane) => lane.write.reduce((a, v, i) => Math.max(a, v + lane.still[i]), 0))), prompt: most("prompt"), gap: most("gap") };
       const last = Math.max(0, ...data.lanes.map((lane) => lane.end_ms));
-      this.more = last > this.total + 1000 ? fillIn(data.words.goes_on, { end: said(last / 1000) }) : "";
+      this.more = last > this.total + 5000 ? fillIn(data.words.goes_on, { end: said(last / 1000) }) : "";
       this.from = data.question?.from_ms ?? 0;
       clearTimeout(this.opening);
       // a control moved after the answer: the picture stays where it was, so that the eye can compare
       if (first || !this.chosen && !this.passed || this.data.question?.text !== this.text) Object.assign(this, { now: this.from, chosen: null, passed: false, seen: this.from });
       this.now = Math.min(this.now, this.total);
-      this.text = data.question?.text;
-      this.playing = false;
-      if (!this.still.matches && !this.held) this.opening = setTimeout(() => this.play(), first ? OPENS_MS : 300);
+      Object.assign(this, { text: data.question?.text, playing: false });
+      if (!this.still.matches && !this.held && this.now < this.total) this.opening = setTimeout(() => this.play(), first ? OPENS_MS : 300);
     }
     this.build();
   }
@@ -113,28 +54,19 @@ class Timeline {
     if (this.now >= this.total) this.now = 0;
     if (this.now >= this.halts) this.passed = true;
     Object.assign(this, { playing: true, last: null });
-    this.wake();
-    this.button();
+    this.wake(); this.button();
   }
 
-  pause() {
-    clearTimeout(this.opening);
-    this.playing = false;
-    this.button();
-    this.tell();
-  }
+  pause() { clearTimeout(this.opening); this.playing = false; this.button(); this.tell(); }
 
-  toggle() {
-    this.held = this.playing; // who paused does not want it to start by itself
-    if (this.playing) this.pause(); else this.play();
-  }
+  /** Who paused does not want it to start by itself. */
+  toggle() { this.held = this.playing; if (this.playing) this.pause(); else this.play(); }
 
   seek(ms) {
     this.now = Math.max(0, Math.min(this.total, ms));
     if (this.now > this.halts) this.passed = true;
     this.held = true;
-    this.pause();
-    this.frame();
+    this.pause(); this.frame();
   }
 
   /** The next end of a step in any lane, forwards or back. */
@@ -147,11 +79,8 @@ class Timeline {
     const tag = event.target.tagName;
     if (event.ctrlKey || event.metaKey || event.altKey || (event.key === " " ? tag === "BUTTON" : tag === "INPUT" && !event.shiftKey)) return;
     const way = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (event.key === " ") this.toggle();
-    else if (way) { if (event.shiftKey) this.seek(this.now + 1000 * way); else this.step(way); }
-    else if (event.key === "Home") this.seek(0);
-    else if (event.key === "End") this.seek(this.total);
-    else return;
+    const to = { Home: 0, End: this.total }[event.key] ?? (way && event.shiftKey ? this.now + 1000 * way : undefined);
+    if (event.key === " ") this.toggle(); else if (to !== undefined) this.seek(to); else if (way) this.step(way); else return;
     event.preventDefault();
   }
 
@@ -202,8 +131,7 @@ class Timeline {
     parts.play = h("button", { class: "main", "data-focus": "play", onclick: () => this.toggle() });
     parts.close = h("button", { class: "wordy", "data-focus": "closer", "aria-pressed": String(Boolean(this.close)), onclick: () => { this.close = !this.close; parts.close.setAttribute("aria-pressed", String(this.close)); this.frame(); } }, words.closer);
     parts.scrub = h("input", { type: "range", min: 0, max: Math.ceil(this.total), step: 10, "aria-label": words.scrub, "data-focus": "scrub", oninput: (event) => this.seek(+event.target.value) });
-    parts.clock = h("span", { class: "clock" });
-    parts.table = h("tbody");
+    Object.assign(parts, { clock: h("span", { class: "clock" }), table: h("tbody") });
     const by = (name, way) => h("button", { "aria-label": words[name], title: words[name], "data-focus": name, onclick: () => this.step(way) }, icon(name));
     const row = (left, right) => h("div", { class: "row" }, left, right);
     this.root.replaceChildren(
@@ -217,13 +145,11 @@ class Timeline {
       h("div", { class: "tools" }, by("back", -1), parts.play, by("on", 1), parts.clock, parts.close),
       h("p", { class: "keys" }, key("write", words.key_write), key("still", words.key_still), key("prompt", words.key_prompt), key("gap", words.key_gap)),
       parts.live,
-      h("table", { class: "hidden" }, (parts.caption = h("caption")), h("thead", {}, h("tr", {}, words.columns.split("|").map((name) => h("th", { scope: "col" }, name)))), parts.table));
+      h("div", { class: "hidden" }, h("table", {}, (parts.caption = h("caption")), h("thead", {}, h("tr", {}, words.columns.split("|").map((name) => h("th", { scope: "col" }, name)))), parts.table)));
     this.hatch = hatch(parts.axis.pen, this.colours.document, this.colours.surface);
-    this.ask();
-    this.button();
+    this.ask(); this.button();
     if (focus) this.root.querySelector(`[data-focus="${focus}"]`)?.focus({ preventScroll: true });
-    this.frame();
-    this.tell();
+    this.frame(); this.tell();
   }
 
   button() {
@@ -241,11 +167,12 @@ class Timeline {
     const answer = told ? (this.chosen ? question.answers[question.options.indexOf(this.chosen)] ?? question.answer : question.answer) : !this.playing && this.now >= this.halts ? words.stops : "";
     const state = `${this.chosen}|${answer}`;
     if (state === this.askedAs && this.parts.ask.childElementCount) return;
+    if (answer) this.parts.live.textContent = answer;
     this.askedAs = state;
     const focus = this.root.getRootNode().activeElement?.getAttribute("data-focus");
     this.parts.ask.replaceChildren(h("p", { class: "question" }, question.text),
       h("div", { class: "options" }, question.options.map((option) => h("button", { class: "wordy", "data-focus": `option ${option}`, "aria-pressed": String(option === this.chosen), onclick: () => this.choose(option) }, option))),
-      h("p", { class: "answer", "aria-live": "polite" }, answer));
+      h("p", { class: "answer" }, answer));
     if (focus?.startsWith("option")) this.root.querySelector(`[data-focus="${focus}"]`)?.focus({ preventScroll: true });
   }
 
@@ -283,9 +210,7 @@ class Timeline {
     const { colours, most, data, now } = this, { words } = data, edge = Math.min(high, now);
     const up = (n) => (n / most.write) * UP, down = (n) => Math.sqrt(n / most.prompt) * DOWN, rise = (ms) => (ms / most.gap) * GAPS;
     pen.clearRect(0, 0, this.plot, HEIGHT);
-    pen.fillStyle = colours.grid;
-    pen.fillRect(0, BASE - 0.5, this.plot, 1);
-    pen.fillRect(0, FLOOR - 0.5, this.plot, 1);
+    pen.fillStyle = colours.grid; pen.fillRect(0, BASE - 0.5, this.plot, 1); pen.fillRect(0, FLOOR - 0.5, this.plot, 1);
     for (let i = upTo(lane.end, low); i < lane.start.length && lane.start[i] < edge; i++) {
       const a = x(lane.start[i]), width = Math.max(0.4, x(Math.min(lane.end[i], edge)) - a), bar = Math.max(0.4, width - Math.min(1, width * 0.25));
       pen.fillStyle = colours.ink;
@@ -309,27 +234,21 @@ class Timeline {
       this.word(pen, fillIn(words.cut, { tokens: said(lane.cut) }), this.plot - 2, y + 14, colours.muted, "right");
     }
     const shown = lane.stalls.filter(([step]) => lane.end[step] <= now && lane.end[step] >= low).map(([step, ms, count, tokens, kind]) => {
-      const text = fillIn(tokens ? words.stall : words.stall_many, { ms: said(ms / 10), count, tokens: said(tokens), kind }), width = this.measure(pen, text);
-      return [Math.max(2, Math.min(this.plot - width - 2, x(lane.end[step]) + 5)), width, text, ms];
+      const text = fillIn(tokens ? words.stall : words.stall_many, { ms: said(ms / 10), count, tokens: said(tokens), kind }), width = wide(pen, text);
+      return [Math.max(2, Math.min((now <= high ? x(now) : this.plot) - width - 6, x(lane.end[step]) + 5)), width, text];
     });
     for (const [at, , text] of fitting(shown)) this.word(pen, text, at, FLOOR - GAPS - 5, colours.ink);
     pen.fillStyle = colours.ink;
     if (now >= low && now <= high) pen.fillRect(x(now) - 0.75, 0, 1.5, HEIGHT);
   }
 
-  measure(pen, text) { pen.font = "13px 'Source Sans 3', 'Source Sans 3 Variable', system-ui, sans-serif"; return pen.measureText(text).width; }
-  word(pen, text, x, y, colour, align = "left") {
-    this.measure(pen, text);
-    pen.textAlign = align;
-    pen.lineWidth = 4; pen.strokeStyle = this.colours.surface; pen.lineJoin = "round"; pen.strokeText(text, x, y);
-    pen.fillStyle = colour; pen.fillText(text, x, y);
-  }
+  word(pen, text, x, y, colour, align) { write(pen, text, x, y, colour, this.colours.surface, align); }
 
   flags(x) {
     const { pen } = this.parts.flags, { arrivals, words } = this.data;
     pen.clearRect(0, 0, this.plot, FLAGS);
     const shown = arrivals.filter(([ms]) => ms <= this.now && x(ms) > -1).sort((a, b) => b[1] - a[1]).map(([ms, tokens, kind]) => {
-      const text = fillIn(words.arrives, { tokens: said(tokens), kind }), width = this.measure(pen, text);
+      const text = fillIn(words.arrives, { tokens: said(tokens), kind }), width = wide(pen, text);
       return [Math.max(2, Math.min(this.plot - width - 2, x(ms) + 6)), width, text, x(ms)];
     });
     for (const [at, , text, mark] of fitting(shown)) {
@@ -343,7 +262,7 @@ class Timeline {
     pen.clearRect(0, 0, this.plot, 20);
     for (let t = Math.ceil(left / every) * every; t < left + span; t += every) {
       pen.fillStyle = this.colours.grid; pen.fillRect(x(t), 0, 1, 5);
-      this.word(pen, `${said(t / 1000, every < 1000 ? 2 : 0)}\u00a0s`, Math.min(x(t) + 3, this.plot - 34), 16, this.colours.muted);
+      if (x(t) < this.plot - 44) this.word(pen, `${said(t / 1000, every < 500 ? 2 : every < 1000 ? 1 : 0)}\u00a0s`, x(t) + 3, 16, this.colours.muted);
     }
   }
 
@@ -375,5 +294,5 @@ class Timeline {
   }
 }
 
-// ---------------------------------------------------------------- 4 mount
+// ---------------------------------------------------------------- mount
 export default (component) => mountIn(component, Timeline);
