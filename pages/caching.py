@@ -14,7 +14,7 @@ caching_picture.show(race, key="caching_tree")
 
 told, read = st.columns(2, gap="large")
 with told:
-    text.show("caching/what_happened", **facts)
+    caching_page.happened(race, facts)
 with read:
     text.show("caching/how_to_read")
 

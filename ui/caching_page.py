@@ -154,6 +154,11 @@ def question(race: run.Race, told: Mapping[str, Any]) -> None:
     )
 
 
+def happened(race: run.Race, told: Mapping[str, Any]) -> None:
+    """Say what this run came to."""
+    text.show("caching/what_happened" if len(race.results) > 1 else "caching/alone", **told)
+
+
 def figures(race: run.Race) -> list[dict[str, str]]:
     """Return one row a lane and reference: what was found, how long a first token took, what was evicted."""
     _, lanes, _ = caching_picture.replayed(race, caching_picture.name(race))

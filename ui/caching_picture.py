@@ -132,7 +132,7 @@ def data(_race: run.Race, key: str) -> dict[str, Any]:
                 "name": result.rulebook.name,
                 "color": result.rulebook.about["color"],
                 "held": [changes(row) for row in lane.held],
-                "hits": [changes_sparse(row) for row in lane.hits],
+                "hits": [found(row) for row in lane.hits],
                 "used": [np.flatnonzero(row).tolist() for row in lane.used],
                 "price": None if lane.price is None else [_price_steps(row) for row in lane.price],
                 "share": _shares(_race, n),
@@ -145,7 +145,7 @@ def data(_race: run.Race, key: str) -> dict[str, Any]:
     }
 
 
-def changes_sparse(values: Array) -> list[int]:
+def found(values: Array) -> list[int]:
     """Return [frame, value, ...] of the frames with a value above 0."""
     at = np.flatnonzero(values)
     return np.stack([at, values[at]], axis=1).ravel().tolist()
