@@ -19,6 +19,7 @@ READ = "Who waits how long", "Who is helped, who pays", "Limits kept", "Over man
 PLACES = [
     *(("home", "home_view", tab) for tab in READ),
     ("one_request", "", ""),
+    ("batching", "", ""),
     ("scheduling", "", ""),
     *(("prices", "prices_view", tab) for tab in price_tabs.TABS),
     *(("calibration", "calibration_view", tab) for tab in calibration_views.TABS),
