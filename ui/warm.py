@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import contextlib
-import ctypes
 import gc
 import logging
 import os
@@ -50,19 +48,6 @@ def give_memory_back() -> None:
         libc.mallopt(mmap_threshold, 1_000_000)
 
 
-def give_memory_back() -> None:
-    """Tell glibc to keep two arenas and to map large blocks one by one, so that what a run frees leaves the process.
-
-    Every run of a page is a thread; left alone, each arena keeps what it once held (30 rounds of three visitors on all
-    presets: 1,160 MB, so 700 MB). Other C libraries have no such knobs, or other ones: they stay as they are.
-    """
-    arena_max, mmap_threshold = -8, -3  # M_ARENA_MAX, M_MMAP_THRESHOLD of malloc.h
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(arena_max, 2)
-        libc.mallopt(mmap_threshold, 1 << 20)
-
-
 def up() -> float:
     """Import what the pages import, run every preset's shapes once, freeze; return the seconds it took.
 
@@ -71,7 +56,6 @@ def up() -> float:
     start = time.perf_counter()
     give_memory_back()
     cache_folder()
-    give_memory_back()
     import altair  # noqa: F401
     import pandas  # noqa: F401
     from streamlit.runtime.pages_manager import PagesManager
