@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import streamlit as st
 
 from engine import metrics
-from ui import run
+from ui import run, text
 from ui.chapter import Chapter
 from ui.run import Race
 from ui.state import ERRORS, RaceState
@@ -184,7 +185,10 @@ def short(book: str) -> str:
 
 def _mean(states: Iterable[RaceState], book: str, t0_ms: float | None = None) -> tuple[float, float]:
     """Return mean and P99 latency in s, averaged over states that differ in their seed."""
-    found = [run.figures(state, book, t0_ms) for state in states]
+    found = []
+    for state in states:
+        st.session_state.get("scheduling.averaging")  # a look at the session lets Streamlit end a run that is outdated
+        found.append(run.figures(state, book, t0_ms))
     return tuple(float(np.mean([one[key] for one in found])) / 1e3 for key in ("mean_ms", "p99_ms"))  # type: ignore[return-value]
 
 
@@ -257,10 +261,10 @@ def table(race: Race) -> pd.DataFrame:
     rows = [
         (
             label,
-            f"{own['mean_ms'] / 1e3:.2f} s",
-            f"+{100.0 * (own['mean_ms'] / bound_ms - 1.0):,.0f} %".replace(",", "\u202f"),
-            f"{own['p99_ms'] / 1e3:.2f} s",
-            f"{float(metrics.latency_ms(result)[race.counted].max()) / 1e3:.2f} s",
+            f"{own['mean_ms'] / 1e3:.2f}{text.NO_BREAK}s",
+            f"+{100.0 * (own['mean_ms'] / bound_ms - 1.0):,.0f}{text.NO_BREAK}%".replace(",", text.THIN),
+            f"{own['p99_ms'] / 1e3:.2f}{text.NO_BREAK}s",
+            f"{float(metrics.latency_ms(result)[race.counted].max()) / 1e3:.2f}{text.NO_BREAK}s",
             f"{own['preemptions_per_1000']:.0f}",
         )
         for label, own, result in zip(race.labels, race.summaries, race.results, strict=True)

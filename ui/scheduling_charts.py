@@ -39,7 +39,7 @@ def spread_out(at: Any, low: float, high: float) -> Any:
     placed = np.asarray(at, dtype=float)[order]
     for k in range(1, len(placed)):
         placed[k] = max(placed[k], placed[k - 1] + least)
-    placed -= max(0.0, placed[-1] - high) if len(placed) else 0.0
+    placed[-1:] = np.minimum(placed[-1:], high)
     for k in range(len(placed) - 2, -1, -1):
         placed[k] = min(placed[k], placed[k + 1] - least)
     out = np.empty(len(placed))
