@@ -7,9 +7,7 @@ import streamlit as st
 from ui import chapter, controls, memory, memory_views, text, views
 
 race = chapter.head(memory.CHAPTER)
-controls.stage(
-    "memory", race, claim=text.fill("memory/claim"), question=memory.question(race), lanes=memory.kept_free(race)
-)
+controls.stage("memory", race, claim=text.fill("memory/claim"), **memory.told(race))
 views.let_the_race_draw(race)
 facts = memory.facts(race)
 

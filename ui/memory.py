@@ -27,6 +27,12 @@ CHAPTER = Chapter(
 )
 ASKED = {"memory_storm": "mean", "memory_swap": "mean"}
 """What decides the question of a preset, in the player's words; requests finished elsewhere."""
+SPEED = 4
+"""Simulated seconds a second: the storm of a preset is over in a quarter of a minute."""
+TOLD_SHARE = 0.85
+"""Share of the longest run after which a question about means is answered."""
+HERO = {"memory_swap": "pages_swap"}
+"""Lane that the strip of differences is about, where it is not the last one."""
 TABS = ("What blocks are for", "Who loses them", "How much to keep free", "Swap or compute again")
 FIRST_TAB = {"memory_storm": TABS[1], "memory_swap": TABS[3]}
 """What a preset opens with below the player; the others with the first tab."""
@@ -62,9 +68,21 @@ def _fixed(result: Result) -> bool:
     return "watermark" in result.rulebook.settings
 
 
+def told(race: Race) -> dict[str, Any]:
+    """Return the player's words of this page: question, lanes, speed, the lane in question."""
+    words: dict[str, Any] = {"question": question(race), "lanes": kept_free(race), "speed": SPEED}
+    hero = HERO.get(race.state.preset)
+    return {**words, "hero": hero} if hero in race.state.lanes else words
+
+
 def question(race: Race) -> dict[str, Any]:
-    """Return what is asked before the race plays."""
-    return {"text": race.scenario.question, "metric": ASKED.get(race.state.preset, "finished")}
+    """Return what is asked before the race plays; means are told near the end, when the storm is over."""
+    metric = ASKED.get(race.state.preset, "finished")
+    asked: dict[str, Any] = {"text": race.scenario.question, "metric": metric}
+    if metric == "mean":
+        last = max(int(result.steps["start_us"][-1]) for result in race.results)  # type: ignore[index]
+        asked["at_us"] = round(TOLD_SHARE * last / 1e6) * 1_000_000
+    return asked
 
 
 def lane_figures(race: Race) -> list[dict[str, float]]:

@@ -27,8 +27,6 @@ FIGURES = {
     "preemptions_per_1000": "Preemptions per thousand requests",
     "mean_ms": "Mean latency (s)",
 }
-APART = 1.9
-"""Factor between two names on the axis of ms: about a line of text."""
 WAYS = {
     "computed, its own step": ("sjf", [7, 3]),
     "computed beside others": ("sjf", [1, 0]),
@@ -239,46 +237,35 @@ def _returns_form(mode: Mode) -> dict[str, Any]:
     names, ink = list(WAYS), palette.colour("ink", mode)
     colours = alt.Scale(domain=names, range=[palette.colour(token, mode) for token, _ in WAYS.values()])
     dashes = alt.Scale(domain=names, range=[dash for _, dash in WAYS.values()])
+    # three of the lines lie close together on the right, where their names would stand
+    legend = alt.Legend(
+        title=None, orient="bottom", columns=1, labelLimit=260, labelFontSize=13, labelColor=ink, symbolStrokeWidth=2.5
+    )
     log = alt.Scale(type="log", nice=False)
-    x = alt.X(
-        "tokens:Q",
-        scale=log,
-        axis=alt.Axis(title="tokens of context that were taken", values=[16, 128, 1024, 8192], format=",", grid=False),
-    )
-    y = alt.Y("ms:Q", scale=log, axis=alt.Axis(title="ms to bring them back", tickCount=4, format="~g"))
-    base = alt.Chart().encode(x=x, y=y)
-    lines = base.transform_filter("!datum.said").mark_line(strokeWidth=2.5, clip=True)
+    x = alt.Axis(title="tokens of context that were taken", values=[16, 128, 1024, 8192], format=",", grid=False)
+    y = alt.Axis(title="ms to bring them back", tickCount=4, format="~g")
+    base = alt.Chart().encode(x=alt.X("tokens:Q", scale=log, axis=x), y=alt.Y("ms:Q", scale=log, axis=y))
+    lines = base.transform_filter("datum.way").mark_line(strokeWidth=2.5, clip=True)
     lines = lines.encode(
-        color=alt.Color("way:N", scale=colours, legend=None),
-        strokeDash=alt.StrokeDash("way:N", scale=dashes, legend=None),
+        color=alt.Color("way:N", scale=colours, sort=names, legend=legend),
+        strokeDash=alt.StrokeDash("way:N", scale=dashes, sort=names, legend=legend),
     )
-    words = base.transform_filter("datum.said && datum.way").mark_text(fontSize=13, fontWeight=600, align="left", dx=6)
-    words = words.encode(text="said:N", color=alt.Color("way:N", scale=colours, legend=None))
-    rule = alt.Chart().transform_filter("datum.said && !datum.way").mark_rule(color=ink, strokeDash=[2, 3]).encode(x=x)
-    note = base.transform_filter("datum.said && !datum.way").mark_text(fontSize=13, color=ink, align="right", dx=-6)
-    return charts.finished(alt.layer(lines, rule, words, note.encode(text="said:N")).properties(height=300), mode)
+    here = alt.Chart().transform_filter("!datum.way").encode(x=alt.X("tokens:Q", scale=log, axis=x))
+    rule = here.mark_rule(color=ink, strokeDash=[2, 3])
+    note = here.mark_text(fontSize=13, color=ink, align="right", dx=-6, baseline="top")
+    note = note.encode(y=alt.value(4), text="said:N")
+    return charts.finished(alt.layer(lines, rule, note).properties(height=260), mode)
 
 
 def returns(race: Race, mode: Mode = "light") -> dict[str, charts.Panel]:
     """Draw what it takes to bring back a preempted request's memory, by its context: computed again or swapped."""
     frame = returns_frame(race)
     tokens, _, _ = memory.taken(race)
-    low, high = max(float(frame["ms"].min()), 0.1), float(frame["ms"].max())
-    frame = frame[frame["ms"] >= low]
-    ends = frame.groupby("way", sort=False).last().reset_index()
-    ends = ends.sort_values("ms", ignore_index=True)
-    heights: list[float] = []
-    for ms in ends["ms"]:  # names keep a line apart
-        heights.append(max(float(ms), heights[-1] * APART) if heights else float(ms))
-    ends["ms"] = heights
-    ends["said"] = ends["way"]
-    here = pd.DataFrame([{"way": None, "tokens": tokens, "ms": high, "said": f"here: {text.thousands(tokens)} tokens"}])
-    rows = pd.concat([frame.assign(said=None), ends, here], ignore_index=True)
-    title = "Two ways to bring memory back"
-    subtitle = [race.scenario.gpu().name, "computing fitted, the link estimated"]
-    spec = charts.placed(_returns_form(mode), title, x=(16, 16_384 * 12), y=(low, max(high, heights[-1]) * 1.6))
-    spec["title"]["subtitle"] = subtitle
-    return {"returns": charts.Panel(spec, rows)}
+    here = pd.DataFrame([{"way": None, "tokens": tokens, "said": f"here: {text.thousands(tokens)} tokens"}])
+    ends = (max(float(frame["ms"].min()), 0.1), float(frame["ms"].max()))
+    spec = charts.placed(_returns_form(mode), "Two ways to bring memory back", x=(16, 16_384), y=ends)
+    spec["title"]["subtitle"] = [race.scenario.gpu().name, "computing fitted, the link estimated"]  # cut in one line
+    return {"returns": charts.Panel(spec, pd.concat([frame.assign(said=None), here], ignore_index=True))}
 
 
 def returns_alt(race: Race) -> str:

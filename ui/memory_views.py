@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -122,7 +123,7 @@ def rule(facts: Mapping[str, Any]) -> None:
         text.show("memory/formula", **facts)
         server = reference.Server
         for piece in (server._reservation, server._watermark, server._gate):
-            st.code(inspect.cleandoc(inspect.getsource(piece)), language="python")
+            st.code(textwrap.dedent(inspect.getsource(piece)), language="python")
         text.show("memory/formula_back")
         for function in (blocks.swap_ms, blocks.recompute_ms):
             st.code(inspect.getsource(function), language="python")
