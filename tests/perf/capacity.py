@@ -20,7 +20,7 @@ def table(stored: dict[str, Any]) -> str:
     """Return the figures of every run as a markdown table, a run a column."""
     rows = {
         "when": lambda f: f["when"],
-        "visitors, minutes": lambda f: f"{f['visitors']}, {f['minutes']:g}",
+        "visitors, minutes": lambda f: f"{f['visitors']}, {f['seconds'] / 60:.0f}",
         "changes, openings": lambda f: f"{f['interactions']['count']:.0f}, {f['openings']['count']:.0f}",
         "a change, ms: median, p95, most": lambda f: _ms(f["interactions"]),
         "a page opened, ms: median, p95, most": lambda f: _ms(f["openings"]),
