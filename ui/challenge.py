@@ -199,7 +199,7 @@ def facts(board: Board) -> dict[str, Any]:
         "best_helped": int((shift < 0).sum()),
         "best_hurt": int((shift > 0).sum()),
         "best_pays": name_of(int(shift.argmax())),
-        "best_pays_by": int(shift.max()),
+        "best_pays_by": f"{shift.max()} slot" if shift.max() == 1 else f"{shift.max()} slots",
         "nearest": nearest(board.preset),
     }
 

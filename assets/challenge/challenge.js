@@ -189,12 +189,14 @@ class Challenge {
   }
 
   /** Axes, capacity, pieces and what is over it; `edge` draws a piece, so that a board's can be moved and a figure's cannot. */
-  plane(svg, pieces, used, { x, y, slots, top, small, edge }) {
+  plane(svg, pieces, used, { x, y, slots, top, small, names, edge }) {
     const { data } = this, floor = y(0), M = data.memory;
     svg.append(...data.prices?.flatMap((p, j) => (p > 1e-6 ? [g("rect", { x: x(j), y: top, width: x(1) - x(0), height: floor - top, fill: "var(--lp)", opacity: 0.1 })] : [])) ?? []);
     svg.append(...marks(M, small ? 3 : 5).map((b) => g("g", {},
       g("line", { x1: x(0), x2: x(slots), y1: y(b), y2: y(b), stroke: "var(--grid)" }), g("text", { x: x(0) - 7, y: y(b) + 4, "text-anchor": "end" }, say(b)))));
     svg.append(...pieces.map(edge));
+    svg.append(...names.map(([at, middle, box, label]) => g("g", { class: "piece", "pointer-events": "none" },
+      g("rect", { x: at - box / 2, y: middle - 9, width: box, height: 18, rx: 3, fill: "var(--surface)" }), g("text", { x: at, y: middle + 5, "text-anchor": "middle", class: "name" }, label))));
     over(used, M).forEach((t) => svg.append(g("g", { class: "over", "pointer-events": "none" },
       g("rect", { x: x(t - 1), y: y(used[t - 1]), width: x(1) - x(0), height: y(M) - y(used[t - 1]), fill: "url(#over)" }),
       g("rect", { x: x(t - 1), y: y(used[t - 1]), width: x(1) - x(0), height: y(M) - y(used[t - 1]), fill: "none", stroke: "var(--alarm)", "stroke-width": 2 }),
@@ -203,12 +205,14 @@ class Challenge {
     svg.append(...marks(slots, small ? 5 : 14).map((t) => g("text", { x: x(t), y: floor + 16, "text-anchor": "middle" }, say(t))));
   }
 
-  shape({ i, k, columns, share }, x, y, props = {}) {
+  /** A piece; its name goes to `names`, drawn above all pieces, unless it would cover another one's. */
+  shape({ i, k, columns, share }, x, y, names, props = {}) {
     const r = this.data.requests[i], d = outline(columns, k, x, y), mid = Math.floor((columns.length - 1) / 2), [low, high] = columns[mid];
     const at = x(k + mid + 0.5), middle = (y(low) + y(high)) / 2, label = share > 0.999 ? r.name : `${r.name} ${Math.round(100 * share)}\u2009%`, box = 9 + 8 * label.length;
-    const fits = y(low) - y(high) >= 15 && x(columns.length) - x(0) >= box - 4;
+    const covers = names.some(([left, up, width]) => Math.abs(left - at) < (width + box) / 2 && Math.abs(up - middle) < 18);
+    const fits = y(low) - y(high) >= 15 && x(columns.length) - x(0) >= box - 4 && !covers;
+    if (fits) names.push([at, middle, box, label]);
     return g("g", { class: "piece", ...props }, g("path", { d, fill: `url(#fill-${r.token})` }), g("path", { class: "edge", d, fill: "none" }),
-      fits && [g("rect", { x: at - box / 2, y: middle - 9, width: box, height: 18, rx: 3, fill: "var(--surface)" }), g("text", { x: at, y: middle + 5, "text-anchor": "middle", class: "name" }, label)],
       g("title", {}, props["aria-label"] ?? label));
   }
 
@@ -225,13 +229,14 @@ class Challenge {
     this.slot = x(1) - x(0);
     const svg = g("svg", { viewBox: `0 0 ${this.width} ${height}`, height, role: "group", "aria-label": words.picture, class: this.fill ? "filling" : "" }, this.defs(colours));
     const pieces = this.pieces(requests, starts, slots, memory).sort((p, q) => p.i - q.i);
-    const handle = (i) => ({ onpointerdown: (e) => this.grab(e, i), class: `piece${i === this.picked ? " picked" : ""}` });
-    this.plane(svg, pieces, used, { x, y, slots, top, small, edge: (p) => this.shape(p, x, y, {
+    const names = [], handle = (i) => ({ onpointerdown: (e) => this.grab(e, i), class: `piece${i === this.picked ? " picked" : ""}` });
+    this.plane(svg, pieces, used, { x, y, slots, top, small, names, edge: (p) => this.shape(p, x, y, names, {
       ...handle(p.i), style: `animation-delay:${90 * p.k}ms`, role: "slider", tabindex: 0, "data-focus": `r${p.i}`, "aria-label": this.described(p.i),
       "aria-valuemin": requests[p.i].a, "aria-valuemax": slots - requests[p.i].o, "aria-valuenow": p.k,
       "aria-valuetext": filled(words.value, { start: p.k, waits: p.k - requests[p.i].a, verdict: verdict(used, memory, words) }), onkeydown: (e) => this.key(e, p.i),
       onfocus: () => { if (this.picked !== p.i) { this.picked = p.i; this.draw(); } } }) });
-    svg.append(g("text", { x: 0, y: 12 }, words.memory_axis), g("text", { x: x(slots), y: y(memory) - 7, "text-anchor": "end", class: "strong" }, filled(words.full, { memory })),
+    const { columns, k } = pieces[this.picked]; // its edge above those that lie over it
+    svg.append(g("path", { class: "chosen", d: outline(columns, k, x, y) }), g("text", { x: 0, y: 12 }, words.memory_axis), g("text", { x: x(slots), y: y(memory) - 7, "text-anchor": "end", class: "strong" }, filled(words.full, { memory })),
       g("text", { x: x(slots), y: floor + 32, "text-anchor": "end" }, words.time_axis), g("text", { x: x(0), y: floor + 32, class: "strong" }, words.rows));
     requests.forEach((r, i) => {
       const mid = rowsTop + i * ROW + ROW / 2;
@@ -248,7 +253,7 @@ class Challenge {
 
   /** The program's price of a block in each slot, on the board's own axis. */
   prices(svg, x, top, floor) {
-    const { prices, words } = this.data, peak = Math.max(...prices), y = (p) => floor - (peak ? p / peak : 0) * (floor - top - 16);
+    const { prices, words } = this.data, peak = Math.max(...prices), y = (p) => floor - (peak ? p / peak : 0) * (floor - top - 22);
     svg.append(g("text", { x: x(0), y: top - 8, class: "price" }, peak ? words.price : words.no_price), g("line", { x1: x(0), x2: x(prices.length), y1: floor, y2: floor, stroke: "var(--outline)" }));
     let free = -Infinity;
     prices.forEach((p, j) => {
@@ -284,9 +289,9 @@ class Challenge {
     return h("div", { class: "gallery", style: `--n:${count}` }, data.others.map((other) => {
       const pieces = this.pieces(requests, other.starts, slots, memory), used = new Array(slots).fill(0);
       for (const { k, heights } of pieces) heights.forEach((height, j) => { used[k + j] += height; });
-      const tallest = Math.max(data.tallest, memory * 1.12), x = (t) => 28 + (t / slots) * (wide - 36), y = (b) => floor - (b / tallest) * (floor - top);
+      const names = [], tallest = Math.max(data.tallest, memory * 1.12), x = (t) => 28 + (t / slots) * (wide - 36), y = (b) => floor - (b / tallest) * (floor - top);
       const svg = g("svg", { viewBox: `0 0 ${wide} ${floor + 20}`, height: floor + 20, role: "img", "aria-label": other.alt }, this.defs(colours));
-      this.plane(svg, pieces, used.map((u) => Math.round(u * 1e6) / 1e6), { x, y, slots, top, small: true, edge: (p) => this.shape(p, x, y, {
+      this.plane(svg, pieces, used.map((u) => Math.round(u * 1e6) / 1e6), { x, y, slots, top, small: true, names, edge: (p) => this.shape(p, x, y, names, {
         onpointerenter: () => this.light(p.i), onpointerleave: () => this.light(null), "data-request": p.i }) });
       return h("figure", { style: `--own:var(--${other.token})` }, h("figcaption", {}, h("h3", {}, other.name), h("p", {}, h("b", {}, other.total), ` ${other.note}`)), svg);
     }));
