@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import streamlit as st
 
-from ui import caching_page, caching_picture, chapter, text, views
+from ui import caching_charts, caching_page, caching_picture, chapter, text, views
 
 text.show("caching/claim")
 race = caching_page.named(chapter.head(caching_page.CHAPTER))
-facts = caching_page.facts(race)
-caching_page.question(race, facts)
+before = st.container()
 caching_picture.show(race, key="caching_tree")
+facts = caching_page.facts(race)
+with before:
+    caching_page.question(race, facts)
 
 told, read = st.columns(2, gap="large")
 with told:
@@ -21,23 +23,24 @@ with read:
 st.header("How near to hindsight", anchor="hindsight")
 bars, table = st.columns([5, 7], gap="large")
 with bars:
-    views.panels(caching_page.found_panels(race, views.mode()), caching_page.found_alt(race))
+    views.panels(caching_charts.found_panels(race, views.mode()), caching_charts.found_alt(race))
 with table:
     st.table(
         caching_page.figures(race), border="horizontal", alt="What each rule found, and how long a first token took"
     )
 
 st.header("Who waits for a first token", anchor="first-token")
+text.show("caching/first_token", **facts)
 caching_page.curves(race)
 
 price, others = st.columns(2, gap="large")
 with price:
     st.header("What the price is", anchor="price")
     text.show("caching/price")
-    caching_page.code()
 with others:
     st.header("Other ways to ask", anchor="others")
     text.show("caching/pins")
+caching_page.code()
 
 st.header("Does it generalise", anchor="seeds")
 caching_page.seeds(race, facts)

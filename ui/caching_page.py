@@ -5,19 +5,15 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any
 
-import altair as alt
 import numpy as np
-import pandas as pd
 import streamlit as st
 
 import engine
 from engine import metrics
 from solvers.policies import lp_retention
-from ui import caching_picture, chapter, charts, labels, palette, run, text, views
-from ui.palette import Mode
+from ui import caching_picture, chapter, charts, labels, run, text, views
 from ui.state import RaceState
 
 CHAPTER = chapter.Chapter(
@@ -126,6 +122,7 @@ def facts(race: run.Race) -> dict[str, Any]:
         "endless_found": hindsight[ENDLESS].found,
         "scores": _listed([f"{name} {share:.1f} %" for name, share in zip(race.labels, found, strict=True)]),
         "tails": _listed([f"{name} {ms:,.0f} ms" for name, ms in zip(race.labels, tails, strict=True)]),
+        "middles": _listed([f"{name} {ms:,.0f} ms" for name, ms in zip(race.labels, middles, strict=True)]),
         "missed": _listed(
             [f"{name} {own.regretted:,} of {own.evicted:,}" for name, own in zip(race.labels, lanes, strict=True)]
         ),
@@ -197,51 +194,6 @@ def _ms(value: float) -> str:
 
 def _percent(value: float) -> str:
     return f"{value:.1f}{text.NO_BREAK}%"
-
-
-def found_frame(race: run.Race) -> pd.DataFrame:
-    """Return one bar a lane, found in %, and the two references."""
-    rows = [(name, own["hit_share_pct"], "lane") for name, own in zip(race.labels, race.summaries, strict=True)]
-    rows += [(name, own.found, "reference") for name, own in references(race).items()]
-    frame = pd.DataFrame(rows, columns=["rule", "found", "kind"])
-    frame["said"] = [f"{value:.1f} %" for value in frame["found"]]
-    return frame
-
-
-@cache
-def _found_form(lanes: charts.Look, mode: Mode) -> dict[str, Any]:
-    ink, muted = palette.colour("ink", mode), palette.colour("muted", mode)
-    names = [name for name, _ in lanes]
-    colours = alt.Scale(domain=names, range=[palette.colour(token, mode) for _, token in lanes])
-    y = alt.Y(
-        "rule:N",
-        scale=alt.Scale(domain=[*names, *REFERENCES]),
-        axis=alt.Axis(title=None, ticks=False, domain=False, labelLimit=200),
-    )
-    x = alt.X("found:Q", scale=alt.Scale(zero=True), axis=alt.Axis(title="% of prompt tokens found", tickCount=5))
-    base = alt.Chart().encode(y=y, x=x)
-    bars = base.transform_filter("datum.kind == 'lane'").mark_bar(height=16, opacity=0.7)
-    bars = bars.encode(color=alt.Color("rule:N", scale=colours, legend=None))
-    rules = base.transform_filter("datum.kind == 'reference'").mark_bar(
-        height=16, fillOpacity=0, stroke=muted, strokeDash=[2, 4], strokeWidth=2
-    )
-    said = base.mark_text(align="left", dx=6, color=ink, fontSize=13).encode(text="said:N")
-    return charts.finished(alt.layer(bars, rules, said).properties(height=34 * (len(lanes) + 2)), mode)
-
-
-def found_panels(race: run.Race, mode: Mode) -> dict[str, charts.Panel]:
-    """Draw what each lane found beside what hindsight and endless memory find."""
-    frame = found_frame(race)
-    form = _found_form(charts.look(race), mode)
-    spec = charts.placed(form, "Found in the cache", x=(0.0, 1.15 * float(frame["found"].max() or 1.0)))
-    return {"found": charts.Panel(spec, frame)}
-
-
-def found_alt(race: run.Race) -> str:
-    """Say the chart in words."""
-    frame = found_frame(race)
-    said = "; ".join(f"{rule}: {share}" for rule, share in zip(frame["rule"], frame["said"], strict=True))
-    return f"Share of prompt tokens found in the cache. {said}."
 
 
 def curves(race: run.Race) -> None:

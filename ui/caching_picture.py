@@ -23,10 +23,10 @@ WORDS: Mapping[str, Any] = {
     "clock": "{t} of {total} s",
     "found": "of prompts found so far",
     "lost": "{evicted} blocks forgotten, {again} of them missed later",
-    "key": {"price": "price", "idle": "last used"},
+    "key": {"price": "price, µs/s", "idle": "last used"},
     "key_long": {
         "price": "price: µs of prefill spared for each second a block is held",
-        "idle": "last used, s ago: all that this rule asks",
+        "idle": "last used, seconds ago",
     },
     "held": "held",
     "whole": "its whole text",
@@ -38,8 +38,6 @@ WORDS: Mapping[str, Any] = {
     "no_victim": "Nothing has been evicted yet.",
     "compare": "Compare with",
     "show": "Show",
-    "scale": "one square = {blocks} blocks of {tokens} tokens",
-    "free": "{free} of {memory} blocks free",
     "table": "The caches at this moment",
     "columns": ["text", "blocks held", "found so far"],
 }

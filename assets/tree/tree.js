@@ -1,6 +1,5 @@
 // The prefix tree of a cache, lane beside lane: what is held, found and evicted, on one clock. Python replays the runs
-// (ui/caching_tree.py, ui/caching_picture.py say the dictionary); this file draws them. It stands after shared/picture.js.
-// Sections: 1 geometry (pure, tested with node) · 2 tree · 3 mount.
+// (ui/caching_picture.py says the dictionary); it stands after shared/picture.js. 1 geometry (pure, tested) · 2 tree · 3 mount.
 
 // ---------------------------------------------------------------- 1 geometry
 const PITCH = 18, BAR = 12, INDENT = 14, GAP = 3, NAME = 108, SCORE = 62;
@@ -71,7 +70,6 @@ export function strip(place, scale, from, to) {
   return parts.join("");
 }
 
-/** Words with {names} filled in. */
 export function fillIn(words, values) { return words.replace(/\{(\w+)\}/g, (_, name) => values[name]); }
 
 // ---------------------------------------------------------------- 2 tree
@@ -107,7 +105,7 @@ class Tree {
     if (fresh) {
       this.total = data.frames * data.frame_ms;
       this.chosen = Math.min(other ? 1 : this.chosen, data.lanes.length - 1);
-      if (other) Object.assign(this, { t: 0, playing: false, held: false });
+      if (other) Object.assign(this, { t: 0, playing: false });
       this.t = Math.min(this.t, this.total);
       clearTimeout(this.opening);
       if (other && !this.still.matches) this.opening = setTimeout(() => this.play(), STARTS_AFTER_MS);
@@ -118,7 +116,6 @@ class Tree {
   get alive() { return Boolean(this.data) && (this.t > 0 || this.still.matches); }
   get frameNow() { return Math.min(this.data.frames - 1, Math.floor(this.t / this.data.frame_ms)); }
   get done() { return this.t >= this.total; }
-
   play() {
     if (this.done) this.t = 0;
     Object.assign(this, { playing: true, last: null });
@@ -134,7 +131,6 @@ class Tree {
   }
 
   toggle() { if (this.playing) this.pause(); else this.play(); }
-
   seek(t) {
     this.t = Math.max(0, Math.min(this.total, t));
     this.pause();
@@ -150,7 +146,6 @@ class Tree {
   }
 
   wake() { this.asked ??= requestAnimationFrame((now) => this.tick(now)); }
-
   tick(now) {
     this.asked = null;
     const passed = Math.min(now - (this.last ?? now), 100);
@@ -174,6 +169,7 @@ class Tree {
     this.live = h("p", { class: "hidden", "aria-live": "polite" });
     this.table = h("div", { class: "hidden" });
     this.panes = shown.map((n) => this.pane(n, each));
+    this.counts = [];
     const choice = wide ? all.slice(1) : all;
     this.root.replaceChildren(
       choice.length > 1 ? this.switch(choice, wide ? words.compare : words.show) : "",
@@ -186,7 +182,8 @@ class Tree {
 
   switch(choice, label) {
     return h("div", { class: "choice", role: "group", "aria-label": label }, h("span", {}, label),
-      choice.map((n) => h("button", { "aria-pressed": n === this.chosen ? "true" : "false", "data-focus": `lane${n}`, ...press(() => { this.chosen = n; this.draw(); }) }, this.data.lanes[n].name)));
+      choice.map((n) => h("button", { "aria-pressed": n === this.chosen ? "true" : "false", "data-focus": `lane${n}`, ...press(() => { this.chosen = n; this.draw(); }) },
+        `${this.data.lanes[n].name} `, (this.counts[n] = h("b")))));
   }
 
   pane(n, width) {
@@ -201,8 +198,7 @@ class Tree {
       bar.node = g("g", {}, name, g("path", { class: "room", d: strip(place, scale, 0, node.size) }), bar.held, bar.gone, bar.score);
       return bar;
     });
-    const height = plan.height + head + 2;
-    const rows = plan.places.filter((place) => place.named && place.depth === 0);
+    const height = plan.height + head + 2, rows = plan.places.filter((place) => place.named && place.depth === 0);
     const trunk = `M2,${head + 4}V${Math.max(head + 4, ...rows.map((place) => place.y + head + 6))}` + rows.map((place) => `M2,${place.y + head + 6}h4`).join("");
     const pane = { n, bars, scale, share: h("span", { class: "count" }), lost: h("p", { class: "lost" }), victim: h("p", { class: "victim" }) };
     pane.node = h("section", {},
@@ -278,6 +274,7 @@ class Tree {
         score.textContent = !now ? "" : lane.price ? (price < 0 ? "in use" : say(price)) : idle < 1 ? "now" : `${say(Math.round(idle))}\u00a0s`;
       }
     }
+    this.counts.forEach((count, n) => { count.textContent = `${say(Math.round(this.share(data.lanes[n])))}\u00a0%`; });
     this.scrub.value = this.t;
     this.scrub.setAttribute("aria-valuetext", `${say(this.t / 1000, 1)} s`);
     this.clock.textContent = `${(this.t / 1000).toFixed(1)} / ${say(Math.round(this.total / 1000))}\u00a0s`;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import engine
 from engine import metrics, rulebooks, workload
 from tests.pages.test_home import link, visited, words
-from ui import caching_page, caching_picture, caching_tree, run
+from ui import caching_charts, caching_page, caching_picture, caching_tree, run
 
 SCANS, AGENTS, TAIL, CHATS = caching_page.CHAPTER.presets
 SEEDS = range(6)
@@ -71,6 +72,16 @@ def test_nothing_is_gained_where_recency_is_right(book: str) -> None:
     assert caching_page.CHAPTER.nowhere == CHATS
     assert points(CHATS, book).high < 1.0
     assert percent(CHATS, book, "mean_ms").low > -1.0
+
+
+def test_the_published_formula_for_pins_keeps_nothing_here() -> None:
+    scenario, book = workload.scenario(AGENTS), rulebooks.load("vllm_v1")
+    trace = workload.generate(scenario, 0)
+    plain, pinned = (
+        engine.simulate(trace, scenario.settings(), scenario.gpu(), own, record="requests").requests
+        for own in (book, replace(book, pin="continuum"))
+    )
+    assert (plain == pinned).all()
 
 
 def test_landlord_in_a_flat_pool_finds_less_than_recency() -> None:
@@ -182,13 +193,13 @@ def test_one_lane_alone_is_told_without_a_winner() -> None:
 
 def test_pictures_say_their_numbers() -> None:
     race = caching_page.named(run.race(run.presets()[SCANS]))
-    frame = caching_page.found_frame(race)
+    frame = caching_charts.found_frame(race)
     assert list(frame["rule"]) == [*race.labels, caching_page.BELADY, caching_page.ENDLESS]
     assert frame["found"].is_monotonic_increasing or frame["found"].iloc[-1] == frame["found"].max()
-    panel = caching_page.found_panels(race, "light")["found"]
+    panel = caching_charts.found_panels(race, "light")["found"]
     domain = panel.spec["layer"][0]["encoding"]["y"]["scale"]["domain"]
     assert domain == list(frame["rule"])
-    alt = caching_page.found_alt(race)
+    alt = caching_charts.found_alt(race)
     assert all(f"{value:.1f} %" in alt for value in frame["found"])
     assert len(caching_page.figures(race)) == len(frame)
 
