@@ -19,7 +19,7 @@ with told:
 with measured:
     scheduling_views.tail(race, facts)
 
-st.header("What a guess is worth, and what the tail pays", anchor="guess")
+st.header("The price of a guess, the price of a good mean", anchor="prices")
 scheduling_views.pictures(race)
 
 st.header("The two rules, written down", anchor="rules")

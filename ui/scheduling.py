@@ -29,7 +29,7 @@ CHAPTER = Chapter(
     front=("error",),
     more=("load", "memory", "seed", "lanes"),
     nowhere="scheduling_alike",
-    onward=("pages/prices.py", "Next: the price behind the order"),
+    onward=("pages/caching.py", "Next: what to keep in memory"),
 )
 SHORTEST = "mc_sf_skip"
 """The rule that serves the shortest predicted answer first: whose ageing is turned."""

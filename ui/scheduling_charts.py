@@ -13,8 +13,10 @@ from ui import charts, palette, run, scheduling
 from ui.palette import Mode
 from ui.run import Race
 
-HEIGHT = 300
-APART = 19.0
+HEIGHT = 360
+PLOT = 268.0
+"""What of the height is left between title and axis, in px."""
+APART = 17.0
 """Least distance of two names beside a chart, in px."""
 SPARE = ("lru", "sjf", "mc_sf", "srpt")
 """Looks for a rulebook whose own is taken by a lane."""
@@ -34,7 +36,7 @@ def looks(race: Race, wanted: tuple[str, ...]) -> charts.Look:
 
 def spread_out(at: Any, low: float, high: float) -> Any:
     """Return heights for names near `at`, none nearer to the next than APART px on an axis from low to high."""
-    least = APART * (high - low) / HEIGHT
+    least = APART * (high - low) / PLOT
     order = np.argsort(np.asarray(at, dtype=float), kind="stable")
     placed = np.asarray(at, dtype=float)[order]
     for k in range(1, len(placed)):
@@ -159,8 +161,8 @@ def plane(race: Race, mode: Mode = "light", averaged: bool = False) -> charts.Pa
 
 def _told(frame: pd.DataFrame, x: tuple[float, float], y: tuple[float, float]) -> list[str]:
     """Return the head start beside the marks of the curve, strongest first, where there is room for it."""
-    across = (frame["mean"] - x[0]) / (x[1] - x[0]) * HEIGHT
-    up = (frame["p99"] - y[0]) / (y[1] - y[0]) * HEIGHT
+    across = (frame["mean"] - x[0]) / (x[1] - x[0]) * PLOT
+    up = (frame["p99"] - y[0]) / (y[1] - y[0]) * PLOT
     taken = [(across[k], up[k]) for k in frame.index[frame["t0"].isna()]]
     words = [""] * len(frame)
     for k in frame.index[frame["t0"].notna()][::-1]:

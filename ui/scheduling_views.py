@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -80,10 +81,14 @@ def rules() -> None:
     order, door = st.columns(2, gap="large")
     with order:
         text.show("scheduling/formula_order")
-        with st.expander("The same in the engine"):
-            st.code(inspect.getsource(sjf.sjf.rule), language="python")
-            st.code(inspect.getsource(ageing.aged), language="python")
+        _lines(sjf.sjf.rule, ageing.aged)
     with door:
         text.show("scheduling/formula_door")
-        with st.expander("The same in the engine"):
-            st.code(inspect.getsource(reference.Server._peak), language="python")
+        _lines(reference.Server._peak)
+
+
+def _lines(*pieces: Any) -> None:
+    # not coloured: the colours of Streamlit's own highlighter are too faint on the page's ground
+    with st.expander("The same in the engine"):
+        for piece in pieces:
+            st.code(textwrap.dedent(inspect.getsource(piece)), language=None, wrap_lines=True)

@@ -180,7 +180,7 @@ def test_no_two_rules_look_alike() -> None:
 
 def test_names_keep_apart_and_inside() -> None:
     placed = scheduling_charts.spread_out([9.0, 9.0, 9.05, 3.0], 0.0, 9.5)
-    least = scheduling_charts.APART * 9.5 / scheduling_charts.HEIGHT
+    least = scheduling_charts.APART * 9.5 / scheduling_charts.PLOT
     assert np.diff(np.sort(placed)).min() > least - 1e-9
     assert placed.max() <= 9.5 and placed[3] == 3.0
 
