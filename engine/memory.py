@@ -101,17 +101,16 @@ def recompute_ms(profile: Profile, tokens: Any, running: float = 0, context: flo
     return np.asarray(step_time.step_ms(profile, both) - alone)
 
 
-def crossing(
+def crossings(
     profile: Profile, running: float = 0, context: float = 0, most: int = 131_072, block_size: int = 16
-) -> tuple[bool, int | None]:
-    """Return whether a single block swaps faster than it is computed, and from how many tokens on it is the other way.
+) -> tuple[bool, list[int]]:
+    """Return whether a single block swaps faster than it is computed, and the tokens at which that changes, in order.
 
-    Whole blocks up to `most` tokens are looked at; None where nothing changes.
+    Whole blocks up to `most` tokens are looked at.
     """
     tokens = np.arange(block_size, most + 1, block_size)
     sooner = swap_ms(profile, tokens, block_size) < recompute_ms(profile, tokens, running, context)
-    other = sooner != sooner[0]
-    return bool(sooner[0]), int(tokens[np.argmax(other)]) if other.any() else None
+    return bool(sooner[0]), tokens[1:][sooner[1:] != sooner[:-1]].tolist()
 
 
 def break_even_gb_per_s(profile: Profile, block_bytes: float, tokens: float, running: float, context: float) -> float:

@@ -167,10 +167,13 @@ def sooner(gpu: Profile, running: float, context: float) -> str:
     """Say at which contexts swapping is sooner than computing again."""
     if not gpu.swap_block_ps:
         return "at no context that is known"
-    at_first, change = memory.crossing(gpu, running, context)
-    if change is None:
+    at_first, changes = memory.crossings(gpu, running, context)
+    if not changes:
         return "at every context" if at_first else "at no context"
-    return f"below {text.thousands(change)} tokens" if at_first else f"from {text.thousands(change)} tokens on"
+    said = [text.thousands(tokens) for tokens in changes]
+    spans = [f"below {said.pop(0)} tokens"] if at_first else []
+    spans += [f"from {low} to {high} tokens" for low, high in zip(said[::2], said[1::2], strict=False)]
+    return " and ".join([*spans, f"from {said[-1]} tokens on"] if len(said) % 2 else spans)
 
 
 def _block_bytes(race: Race) -> float:

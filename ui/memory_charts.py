@@ -239,7 +239,14 @@ def _returns_form(mode: Mode) -> dict[str, Any]:
     dashes = alt.Scale(domain=names, range=[dash for _, dash in WAYS.values()])
     # three of the lines lie close together on the right, where their names would stand
     legend = alt.Legend(
-        title=None, orient="bottom", columns=1, labelLimit=260, labelFontSize=13, labelColor=ink, symbolStrokeWidth=2.5
+        title=None,
+        orient="bottom",
+        columns=1,
+        labelLimit=260,
+        labelFontSize=13,
+        labelColor=ink,
+        symbolStrokeWidth=2.5,
+        symbolSize=500,
     )
     log = alt.Scale(type="log", nice=False)
     x = alt.Axis(title="tokens of context that were taken", values=[16, 128, 1024, 8192], format=",", grid=False)
@@ -254,7 +261,7 @@ def _returns_form(mode: Mode) -> dict[str, Any]:
     rule = here.mark_rule(color=ink, strokeDash=[2, 3])
     note = here.mark_text(fontSize=13, color=ink, align="right", dx=-6, baseline="top")
     note = note.encode(y=alt.value(4), text="said:N")
-    return charts.finished(alt.layer(lines, rule, note).properties(height=260), mode)
+    return charts.finished(alt.layer(lines, rule, note).properties(height=420), mode)
 
 
 def returns(race: Race, mode: Mode = "light") -> dict[str, charts.Panel]:

@@ -58,11 +58,14 @@ def test_computing_again_is_a_step_or_what_it_adds_to_one() -> None:
 
 def test_ways_back_cross_where_the_link_is_slow() -> None:
     slow = replace(GPU, swap_block_ps=10 * GPU.swap_block_ps)
-    assert memory.crossing(GPU, 8, 1000) == (True, None)
-    first, change = memory.crossing(slow, 15, 2000)
-    assert first and change is not None
-    assert memory.swap_ms(slow, change) >= memory.recompute_ms(slow, change, 15, 2000)
-    assert memory.swap_ms(slow, change - 16) < memory.recompute_ms(slow, change - 16, 15, 2000)
+    assert memory.crossings(GPU, 8, 1000) == (True, [])
+    swaps, changes = memory.crossings(slow, 15, 2000)
+    assert swaps and len(changes) == 2  # a fixed cost of mixing at first, attention among the tokens at last
+    for change in changes:
+        for tokens in (change - 16, change):
+            assert (memory.swap_ms(slow, tokens) < memory.recompute_ms(slow, tokens, 15, 2000)) == swaps
+            swaps = not swaps
+        swaps = not swaps
 
 
 def test_both_ways_cost_the_same_on_a_link_at_the_break_even() -> None:

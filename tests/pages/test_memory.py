@@ -107,6 +107,24 @@ def test_the_best_watermark_lies_inside_and_the_largest_loses() -> None:
         assert np.argmin([own["mean_ms"] for own in by_seed]) not in (0, len(WATERMARKS) - 1)
 
 
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ((True, []), "at every context"),
+        ((False, []), "at no context"),
+        ((True, [96]), "below 96 tokens"),
+        ((False, [96]), "from 96 tokens on"),
+        ((True, [96, 9600]), "below 96 tokens and from 9\u202f600 tokens on"),
+        ((False, [96, 9600]), "from 96 to 9\u202f600 tokens"),
+    ],
+)
+def test_where_swapping_is_sooner_is_said_in_full(
+    found: tuple[bool, list[int]], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory.memory, "crossings", lambda *_: (found[0], list(found[1])))
+    assert memory.sooner(run.race(run.presets()["memory_swap"]).scenario.gpu(), 8, 1000) == said
+
+
 def test_swapping_beats_computing_again_and_a_cache_lies_between() -> None:
     for computed, swapped, cached in figures("memory_swap"):
         assert swapped["mean_ms"] < 0.98 * computed["mean_ms"]
