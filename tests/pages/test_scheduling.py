@@ -193,3 +193,10 @@ def test_words_on_guesses_say_where_they_stop_paying() -> None:
     assert scheduling.error_facts(race)["crosses"] == 2.0
     alone = run.race(small(ANSWERS, "vllm_v1"))
     assert scheduling.error_facts(alone)["guess"] is None
+
+
+def test_figures_are_those_of_the_race_and_ageing_changes_them() -> None:
+    state = small(RUSH, "vllm_v1", "mc_sf_skip")
+    assert [run.figures(state, book) for book in state.lanes] == list(run.race(state).summaries)
+    assert run.figures(state, "mc_sf_skip", 1_000.0) != run.figures(state, "mc_sf_skip")
+    assert run.figures(state, "best_heuristic", 10_000.0) == run.figures(state, "best_heuristic")
