@@ -66,7 +66,7 @@ def read(requests: str, costs: str) -> tuple[str, dict[str, float]]:
     """Return the requests as letters and each letter's cost; raise ValueError with a sentence."""
     line = re.sub(r"[\s,]+", "", requests).upper()
     if not re.fullmatch(r"[A-Z]+", line, re.ASCII) or len(line) > MOST_REQUESTS:
-        raise ValueError(f"Requests are 1 to {MOST_REQUESTS} letters from A to Z, such as ABCABC.")
+        raise ValueError(f"Requests are at most {MOST_REQUESTS} letters from A to Z, such as ABCABC.")
     cost = dict.fromkeys(line, 1.0)
     for part in filter(None, re.split(r"[\s,;]+", costs.upper())):
         found = re.fullmatch(r"([A-Z])=([0-9]{1,2})", part, re.ASCII)

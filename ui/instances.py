@@ -74,7 +74,7 @@ def checked(preset: str, memory: int, requests: Sequence[Sequence[int]]) -> Inst
     for a, s, o in rows:
         if not (0 <= a <= MOST_ARRIVAL and s >= 1 and 1 <= o <= MOST_OUTPUT):
             raise ValueError(
-                f"A request arrives by slot {MOST_ARRIVAL}, brings a prompt of at least 1 block and answers within "
+                f"A request arrives by slot {MOST_ARRIVAL}, brings a prompt of at least one block and answers within "
                 f"{MOST_OUTPUT} slots."
             )
         if s + o > memory:

@@ -1595,7 +1595,7 @@ class Player {
     const title = evicted >= 0 ? `Why was a block evicted at ${number(this.asking.t_us / 1e6, 1)}${FIXED}s?` : "What is this cached block worth?";
     const wait = h("p", { role: "status" }, "asking…");
     this.openPopover(title, wait);
-    setTimeout(() => put(wait, "No answer came within 10 seconds. Close this and click again."), 10000);
+    setTimeout(() => put(wait, "No answer came in time. Close this and click again."), 10000);
     this.send?.setTriggerValue("why", { lane: lane.id, step, square, t_us: this.asking.t_us, evicted: evicted >= 0, blocks: this.asking.blocks });
   }
 
