@@ -30,6 +30,7 @@ class Editor {
       if (this.data && width && Math.abs(width - this.width) > 0.5) this.draw();
     });
     this.resize.observe(this.root);
+    this.live = h("p", { class: "hidden", "aria-live": "polite" });
     HOOK.mounts += 1;
     HOOK.editor = this;
   }
@@ -180,7 +181,8 @@ class Editor {
       h("h1", { class: "claim" }, data.words.claim),
       this.picture(colours),
       data.trouble ? h("p", { class: "note", role: "alert" }, data.trouble) : "",
-      this.tools(), this.program(), this.table());
+      this.tools(), this.program(), this.table(), this.live);
+    this.tell();
     this.root.querySelectorAll("details").forEach((d, j) => { d.open = open[j] ?? false; });
     const list = this.root.querySelector(".program ol");
     if (list) list.scrollTop = scroll;
@@ -365,6 +367,14 @@ class Editor {
         const step = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1 }[e.key];
         if (step) { pick((chosen ?? 1) + step); e.preventDefault(); }
       } }, columns);
+  }
+
+  /** Say the chosen request and slot to those who cannot see them, once nothing moves. */
+  tell() {
+    const { data, live } = this, { request, slot } = data.pick, r = data.requests[request];
+    if (this.drag || this.busy || this.waiting) return;
+    const words = `${r ? `${this.described(r)}. ` : ""}${slot ? this.slotWords(slot) : ""}`;
+    if (words !== live.textContent) live.textContent = words;
   }
 
   slotWords(t) {

@@ -1,11 +1,16 @@
 // What scrolls sideways on a phone must scroll by keyboard too: Streamlit's tables and KaTeX's formulas take no focus of their own.
 const WIDE = { ".katex-display": "Formula, scrolls sideways", "[data-testid=stTable] > *": "Table, scrolls sideways" };
+/** Streamlit draws no ring around its scrolling page and its plain links. */
+const RING = "[data-testid=stMain]:focus-visible, [data-testid=stMain] a:focus-visible { outline: 2px solid currentColor; outline-offset: -2px; }";
 
 class Reach {
   constructor(parent) {
     this.root = document.createElement("span");
     this.root.hidden = true;
     parent.append(this.root);
+    this.ring = new CSSStyleSheet();
+    this.ring.replaceSync(RING);
+    document.adoptedStyleSheets.push(this.ring);
     this.soon = () => { this.asked ??= requestAnimationFrame(() => this.look()); };
     this.changes = new MutationObserver(this.soon);
     this.changes.observe(document.querySelector("[data-testid=stMain]") ?? document.body, { childList: true, subtree: true });
@@ -31,6 +36,7 @@ class Reach {
 
   destroy() {
     this.changes.disconnect();
+    document.adoptedStyleSheets = document.adoptedStyleSheets.filter((sheet) => sheet !== this.ring);
     cancelAnimationFrame(this.asked);
     globalThis.removeEventListener("resize", this.soon);
     document.fonts.removeEventListener("loadingdone", this.soon);

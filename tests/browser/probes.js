@@ -49,7 +49,7 @@ globalThis.__probe = (() => {
     const bare = all(PICTURE).filter((node) => !node.closest("[aria-hidden=true]") && node.checkVisibility() && !named(node));
     const cells = (root) => [...root.querySelectorAll("table td")];
     const mute = roots().slice(1).filter((root) => root.querySelector("canvas, svg[role=img], svg[role=group]"))
-      .filter((root) => !root.querySelector("[aria-live]") || !cells(root).length || cells(root).every((cell) => !cell.textContent));
+      .filter((root) => !root.querySelector("[aria-live], [role=status]") || !cells(root).length || cells(root).every((cell) => !cell.textContent));
     return [...bare.map(brief), ...mute.map((root) => `no table or no live words: ${brief(root.querySelector(":not(style)"))}`)];
   }
 
@@ -63,6 +63,8 @@ globalThis.__probe = (() => {
     for (let up = node.parentElement, k = 0; up && k < 3; up = up.parentElement, k++) list.push(up, ...[...up.children].slice(0, 6));
     return list.map(look).join("|");
   }
+  /** What stays the same when a component draws itself anew. */
+  const key = (node) => node.dataset.focus ?? name(node);
   let due, rest, seen, unseen;
   const group = (node) => node.closest("[role=radiogroup], [role=tablist], [role=toolbar]");
 
@@ -82,7 +84,7 @@ globalThis.__probe = (() => {
     let at = document.activeElement;
     while (at?.shadowRoot?.activeElement) at = at.shadowRoot.activeElement;
     if (!at || at === document.body) return false;
-    due.delete(at);
+    for (const one of due) if (one === at || !one.isConnected && key(one) === key(at)) due.delete(one);
     if (at.type === "radio" || group(at)) for (const one of due) if (group(one) && group(one) === group(at)) due.delete(one); // arrows go on
     if (!seen.has(at) && rest.has(at) && around(at) === rest.get(at)) unseen.push(name(at));
     seen.add(at);
