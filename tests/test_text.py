@@ -17,7 +17,7 @@ BLOCKS = sorted(
 )
 NAMES_WITH_DIGITS = re.compile(
     r"P50|P99|worst 1 %|95 % interval|arXiv \d+\.\d+|abs/\d+\.\d+|Apache-2\.0|\bV[01]\b"
-    r"|H[12]00|A100|RTX 4090|RTX PRO 6000|L40S|\b202\d\b"
+    r"|H[12]00|A100|RTX 4090|RTX PRO 6000|L40S|\b[A-Z]=\d+|\b202\d\b"
 )
 """Digits that are part of a name, not a result."""
 

@@ -71,7 +71,7 @@ def read(requests: str, costs: str) -> tuple[str, dict[str, float]]:
     for part in filter(None, re.split(r"[\s,;]+", costs.upper())):
         found = re.fullmatch(r"([A-Z])=([0-9]{1,2})", part, re.ASCII)
         if not found or not 1 <= int(found[2]) <= MOST_COST:
-            raise ValueError(f"Costs are written like A=10, B=3, from 1 to {MOST_COST}.")
+            raise ValueError(f"Costs are written like A=10, B=3, whole numbers up to {MOST_COST}.")
         if found[1] in cost:
             cost[found[1]] = float(found[2])
     return line, cost
