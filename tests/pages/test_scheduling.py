@@ -197,6 +197,7 @@ def test_words_on_guesses_say_where_they_stop_paying() -> None:
 
 def test_figures_are_those_of_the_race_and_ageing_changes_them() -> None:
     state = small(RUSH, "vllm_v1", "mc_sf_skip")
-    assert [run.figures(state, book) for book in state.lanes] == list(run.race(state).summaries)
+    for book, summary in zip(state.lanes, run.race(state).summaries, strict=True):
+        assert summary.items() <= run.figures(state, book).items()
     assert run.figures(state, "mc_sf_skip", 1_000.0) != run.figures(state, "mc_sf_skip")
     assert run.figures(state, "best_heuristic", 10_000.0) == run.figures(state, "best_heuristic")
