@@ -35,16 +35,16 @@ def test_page_comes_back_with_the_state_of_its_link_when_the_server_restarts(pag
             urllib.request.urlopen(f"{address}/_stcore/metrics")
 
         page.goto(f"{address}/one_request?prompt=8192")
-        expect(prompt).to_have_attribute("aria-valuetext", "8\u202f192")
+        expect(prompt).to_have_attribute("aria-valuetext", "8\u202f192", timeout=60_000)
         prompt.press("ArrowLeft")
-        page.wait_for_url("**prompt=4096**")
+        page.wait_for_url("**prompt=4096**", timeout=60_000)
         assert (page.evaluate("refused"), complaints) == ([], [])
         os.kill(pid, signal.SIGKILL)
 
     before = set(heard)
     with load.server(tmp_path / "second.log", port=int(address.rsplit(":", 1)[1])):
         # nobody touches the page: it asks the new server for a run by itself
-        for _ in range(100):
+        for _ in range(300):
             if set(heard) - before:
                 break
             page.wait_for_timeout(200)
@@ -53,5 +53,5 @@ def test_page_comes_back_with_the_state_of_its_link_when_the_server_restarts(pag
         assert "prompt=4096" in page.url
         # the first move counts: the new server knows where the page stood
         prompt.press("ArrowLeft")
-        page.wait_for_url("**prompt=2048**", timeout=10_000)
-        expect(prompt).to_have_attribute("aria-valuetext", "2\u202f048")
+        page.wait_for_url("**prompt=2048**", timeout=60_000)
+        expect(prompt).to_have_attribute("aria-valuetext", "2\u202f048", timeout=60_000)
