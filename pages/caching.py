@@ -28,6 +28,7 @@ with table:
     st.table(
         caching_page.figures(race), border="horizontal", alt="What each rule found, and how long a first token took"
     )
+caching_charts.over_memory(race)
 
 st.header("Who waits for a first token", anchor="first-token")
 text.show("caching/first_token", **facts)

@@ -1,15 +1,21 @@
-"""The chart of the page Caching: what each lane found beside what hindsight and endless memory find."""
+"""Charts of the page Caching: what each lane found, beside what hindsight finds, and over the size of memory."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import altair as alt
 import pandas as pd
+import streamlit as st
 
-from ui import caching_page, charts, palette, run
+from ui import caching_page, charts, palette, run, text, views
 from ui.palette import Mode
+from ui.state import MEMORIES
+
+MOST_BLOCKS = 27_000
+"""The largest memory drawn: from there on no preset of the page evicts anything."""
 
 
 def found_frame(race: run.Race) -> pd.DataFrame:
@@ -55,3 +61,62 @@ def found_alt(race: run.Race) -> str:
     frame = found_frame(race)
     said = "; ".join(f"{rule}: {share}" for rule, share in zip(frame["rule"], frame["said"], strict=True))
     return f"Share of prompt tokens found in the cache. {said}."
+
+
+def memory_frame(race: run.Race) -> pd.DataFrame:
+    """Return one point a lane and size of memory: % of prompt tokens found; sizes too small to serve are left out."""
+    rows = []
+    for blocks in sorted({*(size for size in MEMORIES if size <= MOST_BLOCKS), race.state.memory}):
+        for book, name in zip(race.state.lanes, race.labels, strict=True):
+            try:
+                found = run.figures(replace(run.run_key(race.state), memory=blocks), book)["hit_share_pct"]
+            except ValueError:
+                continue
+            rows.append((name, blocks, found, blocks == race.state.memory))
+    return pd.DataFrame(rows, columns=["rulebook", "blocks", "found", "now"])
+
+
+@cache
+def _memory_form(lanes: charts.Look, mode: Mode) -> dict[str, Any]:
+    looks, ink = charts.scales(lanes, mode), palette.colour("ink", mode)
+    x = alt.X(
+        "blocks:Q",
+        scale=alt.Scale(type="log", nice=False),
+        axis=alt.Axis(title="blocks of KV memory", tickCount=5, format="~s", grid=False),
+    )
+    y = alt.Y("found:Q", scale=alt.Scale(zero=True), axis=alt.Axis(title="% found", tickCount=5))
+    base = alt.Chart().encode(x=x, y=y, color=looks["color"])
+    here = alt.Chart().transform_filter("datum.now").mark_rule(color=ink, strokeDash=[2, 4]).encode(x=x)
+    lines = base.mark_line().encode(strokeDash=looks["dash"], strokeWidth=looks["width"])
+    marks = base.mark_point(filled=True, size=45, opacity=1).encode(shape=looks["shape"])
+    names = base.transform_filter("datum.named").mark_text(align="left", dx=8, fontSize=13, fontWeight=600)
+    return charts.finished(alt.layer(here, lines, marks, names.encode(text="rulebook:N")).properties(height=260), mode)
+
+
+def memory_panels(race: run.Race, mode: Mode) -> dict[str, charts.Panel]:
+    """Draw what each lane finds over the size of memory; the dashed line is the size of this run."""
+    frame = memory_frame(race)
+    # each name hangs at a size of its own, so that none overprints another
+    sizes = sorted(frame["blocks"].unique())
+    places = {name: sizes[min(len(sizes) - 1, 1 + 2 * n)] for n, name in enumerate(race.labels)}
+    frame["named"] = frame["blocks"] == frame["rulebook"].map(places)
+    form = _memory_form(charts.look(race), mode)
+    return {"memory": charts.Panel(charts.placed(form, "Found at each size of memory", "dashed: this run"), frame)}
+
+
+def memory_alt(race: run.Race) -> str:
+    """Say the chart in words: each lane at the smallest, this and the largest size."""
+    frame, parts = memory_frame(race), []
+    for name, own in frame.groupby("rulebook", sort=False):
+        told = pd.concat([own.iloc[[0]], own[own["now"]], own.iloc[[-1]]]).drop_duplicates()
+        said = [f"{found:.1f} % at {blocks}" for found, blocks in zip(told["found"], told["blocks"], strict=True)]
+        parts.append(f"{name}: {', '.join(said)}")
+    return f"Share of prompt tokens found over blocks of memory. {'; '.join(parts)}."
+
+
+@st.fragment
+def over_memory(race: run.Race) -> None:
+    """Offer what each lane finds at every size of memory; its runs are shared and kept."""
+    if st.toggle("Draw it for every size of memory", key="caching_sizes"):
+        text.show("caching/sizes")
+        views.panels(memory_panels(race, views.mode()), memory_alt(race))

@@ -14,7 +14,6 @@ export function valueAt(steps, frame, none = 0) {
   return low ? steps[2 * low - 1] : none;
 }
 
-/** How many of some rising numbers are at most `value`. */
 export function upTo(sorted, value, of = (x) => x) {
   let low = 0, high = sorted.length;
   while (low < high) {
@@ -24,7 +23,6 @@ export function upTo(sorted, value, of = (x) => x) {
   return low;
 }
 
-/** Values above 0 of [frame, value, ...] added up to a frame. */
 export function sumTo(steps, frame) {
   let sum = 0;
   for (let i = 0; i < steps.length && steps[i] <= frame; i += 2) sum += steps[i + 1];
@@ -70,6 +68,8 @@ export function strip(place, scale, from, to) {
   return parts.join("");
 }
 
+/** Where it starts to play: shortly before the first eviction, since until then all lanes are alike. */
+export function opening(lanes) { return Math.max(0, Math.min(...lanes.map((lane) => lane.events[0]?.[0] ?? 0)) - 5000); }
 export function fillIn(words, values) { return words.replace(/\{(\w+)\}/g, (_, name) => values[name]); }
 
 // ---------------------------------------------------------------- 2 tree
@@ -105,7 +105,7 @@ class Tree {
     if (fresh) {
       this.total = data.frames * data.frame_ms;
       this.chosen = Math.min(other ? 1 : this.chosen, data.lanes.length - 1);
-      if (other) Object.assign(this, { t: 0, playing: false });
+      if (other) Object.assign(this, { t: opening(data.lanes), playing: false });
       this.t = Math.min(this.t, this.total);
       clearTimeout(this.opening);
       if (other && !this.still.matches) this.opening = setTimeout(() => this.play(), STARTS_AFTER_MS);

@@ -204,6 +204,19 @@ def test_pictures_say_their_numbers() -> None:
     assert len(caching_page.figures(race)) == len(frame)
 
 
+def test_lanes_find_alike_where_memory_holds_everything_and_part_before() -> None:
+    race = caching_page.named(run.race(run.presets()[SCANS]))
+    app = visited("caching", {"caching_sizes": True})
+    assert not app.exception and "Where the lines meet" in words(app)
+    found = caching_charts.memory_frame(race).pivot(index="blocks", columns="rulebook", values="found")
+    ahead = found["Price of space"] - found[caching_page.BASE]
+    assert ahead.loc[2588] > 1.0 and abs(ahead.iloc[-1]) < 1e-9
+    alt = caching_charts.memory_alt(race)
+    assert all(f"{value:.1f} % at 2588" in alt for value in found.loc[2588])
+    panel = caching_charts.memory_panels(race, "dark")["memory"]
+    assert panel.rows.groupby("rulebook")["named"].sum().tolist() == [1, 1, 1]
+
+
 def test_what_is_sent_to_the_browser_is_light_and_fits_together() -> None:
     race = caching_page.named(run.race(run.presets()[SCANS]))
     data = caching_picture.data(race, caching_picture.name(race))

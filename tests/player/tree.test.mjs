@@ -4,7 +4,7 @@ import { readFile } from "node:fs/promises";
 import test from "node:test";
 
 const source = await readFile(new URL("../../assets/tree/tree.js", import.meta.url), "utf8");
-const { fillIn, layout, strip, sumTo, upTo, valueAt } = await import(`data:text/javascript,${encodeURIComponent(source)}`);
+const { fillIn, layout, opening, strip, sumTo, upTo, valueAt } = await import(`data:text/javascript,${encodeURIComponent(source)}`);
 
 test("a value holds until the next change, and before the first there is none", () => {
   const steps = [2, 7, 5, 0, 9, 4];
@@ -49,4 +49,11 @@ test("texts alone, without one of their own, still fit", () => {
   const { places, scale } = layout([{ size: 800, parent: -1, kind: "rest" }], 390);
   assert.ok(places[0].lines > 1 && places[0].per * scale <= 390 - 62);
   assert.equal(fillIn("{a} of {b}", { a: 1, b: 2 }), "1 of 2");
+});
+
+test("it opens shortly before the first eviction of any lane, and at the start where nothing is evicted", () => {
+  const lane = (...events) => ({ events: events.map((ms) => [ms, 0, 1, 0, -1]) });
+  assert.equal(opening([lane(30_000, 31_000), lane(28_000)]), 23_000);
+  assert.equal(opening([lane(2000)]), 0);
+  assert.equal(opening([lane(), lane(30_000)]), 0);
 });
