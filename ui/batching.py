@@ -121,6 +121,11 @@ def _reveal_ms(race: run.Race, worst: int, at_ms: int, measure: str) -> int:
     return at_ms + LOOK_MS // 2
 
 
+def _trace(state: RaceState) -> engine.Trace:
+    scenario = workload.scenario(state.preset)
+    return workload.generate(scenario, state.seed, state.load / 100, state.error / 100, state.spread / 100)
+
+
 @dataclass(frozen=True)
 class Sweep:
     """Hold what each of BUDGETS does under vLLM's rules, means over SWEEP_SEEDS seeds.
@@ -161,7 +166,7 @@ def _sweep(state: RaceState, limits: tuple[int, ...]) -> Sweep:
     ttft = np.zeros((SWEEP_SEEDS, len(BUDGETS)))
     longest, formula = np.zeros(len(BUDGETS)), np.zeros(len(BUDGETS))
     for seed in range(SWEEP_SEEDS):
-        trace = workload.generate(scenario, seed, state.load / 100, state.error / 100)
+        trace = _trace(replace(state, seed=seed))
         for k, budget in enumerate(BUDGETS):
             settings = run.settings_of(replace(state, budget=budget))
             with run._turn():
@@ -216,16 +221,22 @@ def _figures(trace: engine.Trace, state: RaceState, book: str) -> dict[str, floa
 
 def ways(race: run.Race) -> dict[str, dict[str, float]]:
     """Return name -> `metrics.summary` and `longest_gap_ms` of each of WAYS on the race's requests."""
-    return {run.books()[book].name: _way(race, race.state, book) for book in WAYS}
+    found = {}
+    for id in WAYS:
+        book = run.books()[id]
+        # a rulebook that brings its own budget runs the same whatever the page's says
+        own = "max_num_batched_tokens" in book.settings
+        state = replace(race.state, budget=run.presets()[race.state.preset].budget) if own else race.state
+        found[book.name] = _way(race, state, id)
+    return found
 
 
 @st.cache_data(max_entries=32, ttl="2h", show_spinner=False)
 def gaps_over_seeds(state: RaceState, seeds: int = chapter.SEEDS) -> dict[str, list[float]]:
     """Return rulebook -> the longest gap of each seed in ms, for the lanes of a state."""
-    scenario = workload.scenario(state.preset)
     found: dict[str, list[float]] = {book: [] for book in state.lanes}
     for seed in range(seeds):
-        trace = workload.generate(scenario, seed, state.load / 100, state.error / 100)
+        trace = _trace(replace(state, seed=seed))
         for book in state.lanes:
             found[book].append(_figures(trace, replace(state, seed=seed), book)["longest_gap_ms"])
     return found

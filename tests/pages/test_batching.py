@@ -64,6 +64,11 @@ def test_a_link_of_settings_survives_and_a_hostile_one_is_a_sentence() -> None:
     assert words(app).count("something that does not exist") == 1 and "alert(1)" not in words(app)
 
 
+def test_a_single_lane_asks_nothing_and_opens() -> None:
+    app = visited("batching", lanes="vllm_v1")
+    assert not app.exception and "In this run" in words(app)
+
+
 def test_the_budget_moves_the_run_and_the_link() -> None:
     app = visited("batching")
     before = words(app)
