@@ -84,22 +84,28 @@ def _memory_form(lanes: charts.Look, mode: Mode) -> dict[str, Any]:
         scale=alt.Scale(type="log", nice=False),
         axis=alt.Axis(title="blocks of KV memory", tickCount=5, format="~s", grid=False),
     )
-    y = alt.Y("found:Q", scale=alt.Scale(zero=True), axis=alt.Axis(title="% found", tickCount=5))
+    y = alt.Y("found:Q", scale=alt.Scale(zero=False), axis=alt.Axis(title="% found", tickCount=5))
     base = alt.Chart().encode(x=x, y=y, color=looks["color"])
     here = alt.Chart().transform_filter("datum.now").mark_rule(color=ink, strokeDash=[2, 4]).encode(x=x)
     lines = base.mark_line().encode(strokeDash=looks["dash"], strokeWidth=looks["width"])
     marks = base.mark_point(filled=True, size=45, opacity=1).encode(shape=looks["shape"])
-    names = base.transform_filter("datum.named").mark_text(align="left", dx=8, fontSize=13, fontWeight=600)
-    return charts.finished(alt.layer(here, lines, marks, names.encode(text="rulebook:N")).properties(height=260), mode)
+    names = [
+        base.transform_filter(f"datum.named && {'' if below else '!'}datum.first")
+        .mark_text(align="left", dx=6, dy=16 if below else -14, fontSize=13, fontWeight=600)
+        .encode(text="rulebook:N")
+        for below in (True, False)
+    ]
+    return charts.finished(alt.layer(here, lines, marks, *names).properties(height=260), mode)
 
 
 def memory_panels(race: run.Race, mode: Mode) -> dict[str, charts.Panel]:
     """Draw what each lane finds over the size of memory; the dashed line is the size of this run."""
     frame = memory_frame(race)
-    # each name hangs at a size of its own, so that none overprints another
+    # each name stands at a size of its own, the first lane's below its line, so that none overprints another
     sizes = sorted(frame["blocks"].unique())
     places = {name: sizes[min(len(sizes) - 1, 1 + 2 * n)] for n, name in enumerate(race.labels)}
     frame["named"] = frame["blocks"] == frame["rulebook"].map(places)
+    frame["first"] = frame["rulebook"] == race.labels[0]
     form = _memory_form(charts.look(race), mode)
     return {"memory": charts.Panel(charts.placed(form, "Found at each size of memory", "dashed: this run"), frame)}
 

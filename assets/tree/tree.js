@@ -250,7 +250,7 @@ class Tree {
     if (!event) return words.no_victim;
     const taker = event[3] < 0 ? "" : `${classes[takers[event[3]] ?? 0]} ${event[3]}`;
     const after = event[4] < 0 ? words.never : fillIn(words.again, { again: say(event[4] / 1000, 1) });
-    return `${say(event[0] / 1000, 1)}\u00a0s: ${fillIn(words.victim, { taker, blocks: say(event[2]), node: nodes[event[1]].name })}, ${after}.`;
+    return `${say(event[0] / 1000, 1)}\u00a0s: ${fillIn(words.victim, { taker, blocks: `${say(event[2])} ${words.blocks[+(event[2] > 1)]}`, node: nodes[event[1]].name })}, ${after}.`;
   }
 
   frame() {
