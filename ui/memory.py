@@ -220,6 +220,7 @@ def curve_facts(rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     return {
         "best_watermark": WATERMARKS[best],
         "best_gain_percent": 100 * (through[best] / through[0] - 1),
+        "flat": len(flat) == len(through),
         "flat_low": WATERMARKS[flat[0]],
         "flat_high": WATERMARKS[flat[-1]],
         "flat_percent": run.TIE_PERCENT,

@@ -179,14 +179,17 @@ def curve_frame(rows: Sequence[Sequence[dict[str, float]]]) -> pd.DataFrame:
 @cache
 def _curve_form(token: str, mode: Mode) -> dict[str, Any]:
     colour, quiet, ink = palette.colour(token, mode), palette.colour("outline", mode), palette.colour("ink", mode)
-    x = alt.X("watermark:Q", axis=alt.Axis(title="kept free (% of the blocks)", values=list(WATERMARKS), grid=False))
+    axis = alt.Axis(title="kept free (% of the blocks)", values=list(WATERMARKS), grid=False)
+    x = alt.X("watermark:Q", axis=axis)
     y = alt.Y("value:Q", scale=alt.Scale(zero=False, nice=False), axis=alt.Axis(title=None, tickCount=4))
     base = alt.Chart().encode(x=x, y=y)
     now = alt.Chart().transform_filter("datum.now").mark_rule(color=ink, strokeDash=[2, 3]).encode(x=x)
     others = base.transform_filter("datum.seed > 0").mark_line(color=quiet, strokeWidth=1.5).encode(detail="seed:N")
     own = base.transform_filter("datum.seed == 0 && !datum.now").mark_line(color=colour, strokeWidth=3)
-    best = base.transform_filter("datum.best").mark_point(filled=True, size=110, color=colour, opacity=1)
+    # one of the panels has no best: a group without a mark would be a picture without a name
+    best = base.transform_filter("datum.best").mark_point(filled=True, size=110, color=colour, opacity=1, aria=False)
     said = base.transform_filter("datum.best").mark_text(fontSize=13, fontWeight=600, color=ink, dy=-14)
+    said = said.transform_calculate(at="clamp(datum.watermark, 1.5, 18)").encode(x=alt.X("at:Q", axis=axis))
     layers = (others, own, now, best, said.encode(text="said:N"))
     return charts.finished(alt.layer(*layers).properties(height=200), mode)
 
@@ -195,14 +198,14 @@ def curves(
     race: Race, book: str, rows: Sequence[Sequence[dict[str, float]]], mode: Mode = "light"
 ) -> dict[str, charts.Panel]:
     """Draw throughput, preemptions and latency over the watermark: this seed bold, others thin, the best marked."""
-    frame = curve_frame(rows)
+    frame, flat = curve_frame(rows), memory.curve_facts(rows[0])["flat"]
     rules = run.books()[book]
     panels = {}
     for figure, title in FIGURES.items():
         own = frame[frame["figure"] == figure].drop(columns="figure")
         mine = own[own["seed"] == 0]["value"].to_numpy()
         top = int(np.argmax(mine) if figure == "output_tokens_per_s" else np.argmin(mine))
-        marked = figure != "preemptions_per_1000"
+        marked = figure != "preemptions_per_1000" and not flat
         own = own.assign(now=False, best=marked & (own["seed"] == 0) & (own["watermark"] == WATERMARKS[top]))
         own["said"] = np.where(own["best"], f"best: {WATERMARKS[top]} %", None)
         now = pd.DataFrame([{"seed": 0, "watermark": race.state.watermark, "value": None, "now": True, "best": False}])

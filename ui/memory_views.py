@@ -86,7 +86,9 @@ def _curve(race: Race, facts: Mapping[str, Any]) -> None:
         text.show("memory/curve_none")
         return
     rows = memory.curve(race, book)
-    text.show("memory/curve", **facts, **memory.curve_facts(rows[0]), lane=race.labels[race.state.lanes.index(book)])
+    told = memory.curve_facts(rows[0])
+    lane = race.labels[race.state.lanes.index(book)]
+    text.show("memory/curve_flat" if told["flat"] else "memory/curve", **facts, **told, lane=lane)
     views.panels(memory_charts.curves(race, book, rows, views.mode()), memory_charts.curves_alt(book, rows))
     table = [
         {

@@ -178,6 +178,15 @@ def test_curve_marks_its_best_and_says_every_watermark() -> None:
     assert all(f"{watermark} % free" in said for watermark in WATERMARKS)
 
 
+def test_a_flat_curve_is_said_to_be_flat_and_marks_no_best() -> None:
+    race = run.race(run.presets()["memory_nowhere"])
+    rows = memory.curve(race, "pages")
+    assert memory.curve_facts(rows[0])["flat"]
+    assert not any(panel.rows["best"].any() for panel in memory_charts.curves(race, "pages", rows).values())
+    app = opened({"memory_view": memory.TABS[2], "memory.preset": "memory_nowhere"}, preset="memory_nowhere")
+    assert "changes nothing" in words(app)
+
+
 def test_lanes_that_keep_their_own_reserve_are_not_said_to_follow_the_slider() -> None:
     bare, pages = memory.kept_free(run.race(run.presets()["memory_storm"]))
     assert bare == {} and pages == {"label": "keeps 5 % free"}
