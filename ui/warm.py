@@ -67,6 +67,7 @@ def up() -> float:
     PagesManager.uses_pages_directory = False
     _compile()
     _default_race()
+    _map()
     text.glossary()
     gc.collect()
     gc.freeze()
@@ -111,6 +112,20 @@ def _default_race() -> None:
         charts.goodput(race, mode)
         charts.helped_and_hurt(race, mode)
     prices.solve_with_block(next(iter(instances.presets().values())).instance, None)
+
+
+def _map() -> None:
+    """Judge every square of the map and build the form of its picture."""
+    from ui import heuristics, heuristics_charts
+    from ui.palette import Mode
+
+    if not heuristics.FILE.is_file():
+        return
+    heuristics.facts()
+    state = heuristics.MapState()
+    modes: tuple[Mode, ...] = ("light", "dark")
+    for mode in modes:
+        heuristics_charts.grid(heuristics.layer(state), heuristics.chosen(state), mode)
 
 
 if __name__ == "__main__":
