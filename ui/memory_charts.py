@@ -210,7 +210,7 @@ def curves(
         own["said"] = np.where(own["best"], f"best: {WATERMARKS[top]} %", None)
         now = pd.DataFrame([{"seed": 0, "watermark": race.state.watermark, "value": None, "now": True, "best": False}])
         room = 0.12 * (own["value"].max() - own["value"].min()) or 1.0
-        ends = (float(own["value"].min() - room), float(own["value"].max() + 2 * room))
+        ends = (max(0.0, float(own["value"].min() - room)), float(own["value"].max() + 2 * room))
         spec = charts.placed(_curve_form(rules.about["color"], mode), title, y=ends)
         panels[figure] = charts.Panel(spec, pd.concat([own, now], ignore_index=True).astype({"value": float}))
     return panels

@@ -24,8 +24,10 @@ HAPPENED = {
 
 def happened(race: Race, facts: Mapping[str, Any]) -> None:
     """Explain the answer with what was on screen."""
-    tie = len(race.results) > 1 and facts["spread_percent"] < run.TIE_PERCENT
-    text.show("memory/happened_nothing" if tie else HAPPENED.get(race.state.preset, "memory/happened_any"), **facts)
+    name = HAPPENED.get(race.state.preset, "memory/happened_any")
+    if len(race.results) > 1 and facts["spread_percent"] < run.TIE_PERCENT:
+        name = "memory/happened_alike" if facts["most"] else "memory/happened_nothing"
+    text.show(name, **facts)
 
 
 @st.fragment
@@ -54,7 +56,7 @@ def _uses(race: Race, facts: Mapping[str, Any]) -> None:
         {
             "lane": name,
             "held memory with KV in it": f"{row['filled_percent']:.0f} %",
-            "promised and empty, mean": f"{row['promised']:,.0f} blocks",
+            "promised and empty, mean": f"{text.thousands(row['promised'])} blocks",
             "most running at once": f"{row['most_running']}",
             "least free": f"{row['free_percent']:.0f} %",
             "mean latency": f"{row['mean_s']:.1f} s",
@@ -70,9 +72,9 @@ def _losses(race: Race, facts: Mapping[str, Any]) -> None:
     rows = [
         {
             "lane": name,
-            "preemptions": f"{row['preempted']:,.0f}",
+            "preemptions": text.thousands(row["preempted"]),
             "tokens computed a second time": f"{row['again_percent']:.1f} %",
-            "answer tokens a second": f"{row['tokens_per_s']:,.0f}",
+            "answer tokens a second": text.thousands(row["tokens_per_s"]),
             "mean latency": f"{row['mean_s']:.1f} s",
         }
         for name, row in zip(race.labels, memory.lane_figures(race), strict=True)
@@ -93,8 +95,8 @@ def _curve(race: Race, facts: Mapping[str, Any]) -> None:
     table = [
         {
             "kept free": f"{watermark} %",
-            "answer tokens a second": f"{own['output_tokens_per_s']:,.0f}",
-            "preemptions per thousand requests": f"{own['preemptions_per_1000']:,.0f}",
+            "answer tokens a second": text.thousands(own["output_tokens_per_s"]),
+            "preemptions per thousand requests": text.thousands(own["preemptions_per_1000"]),
             "mean latency": f"{own['mean_ms'] / 1e3:.1f} s",
         }
         for watermark, own in zip(WATERMARKS, rows[0], strict=True)
@@ -114,7 +116,8 @@ def _returns(race: Race, facts: Mapping[str, Any]) -> None:
         ways = memory.returns(race)
         at = [int(abs(memory.CONTEXTS - tokens).argmin()) for tokens in wanted]
         rows = [
-            {"tokens": f"{memory.CONTEXTS[k]:,}", **{way: f"{ms[k]:.1f} ms" for way, ms in ways.items()}} for k in at
+            {"tokens": text.thousands(memory.CONTEXTS[k]), **{way: f"{ms[k]:.1f} ms" for way, ms in ways.items()}}
+            for k in at
         ]
         _figures(rows, "Time to bring memory back, by context")
 

@@ -64,6 +64,7 @@ def test_the_slider_moves_the_link_and_the_run_and_the_link_brings_them_back() -
 
 def test_any_lanes_and_any_preset_of_the_site_get_words() -> None:
     assert "it does not matter how it is promised" in words(opened(preset="quiet_hour"))
+    assert "too much alike to differ" in words(opened(preset="memory_storm", watermark="0"))
     app = opened(
         {"memory_view": memory.TABS[2], "memory.preset": "memory_reserve"}, preset="memory_reserve", lanes="orca"
     )
@@ -183,8 +184,6 @@ def test_a_flat_curve_is_said_to_be_flat_and_marks_no_best() -> None:
     rows = memory.curve(race, "pages")
     assert memory.curve_facts(rows[0])["flat"]
     assert not any(panel.rows["best"].any() for panel in memory_charts.curves(race, "pages", rows).values())
-    app = opened({"memory_view": memory.TABS[2], "memory.preset": "memory_nowhere"}, preset="memory_nowhere")
-    assert "changes nothing" in words(app)
 
 
 def test_lanes_that_keep_their_own_reserve_are_not_said_to_follow_the_slider() -> None:
