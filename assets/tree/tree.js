@@ -105,7 +105,7 @@ class Tree {
     if (fresh) {
       this.total = data.frames * data.frame_ms;
       this.chosen = Math.min(other ? 1 : this.chosen, data.lanes.length - 1);
-      if (other) Object.assign(this, { t: opening(data.lanes), playing: false });
+      if (other) Object.assign(this, { t: this.still.matches ? 0 : opening(data.lanes), playing: false });
       this.t = Math.min(this.t, this.total);
       clearTimeout(this.opening);
       if (other && !this.still.matches) this.opening = setTimeout(() => this.play(), STARTS_AFTER_MS);
