@@ -125,11 +125,15 @@ def visit(page: Page, link: str) -> None:
     stands(page)
 
 
+NOT_OURS = ["g.role-mark:empty"]
+"""What axe passes over: Vega writes a layer without rows as a symbol without a name; there is nothing in it to name."""
+
+
 def violations(page: Page) -> list[str]:
     """Return what axe finds of serious and critical impact, shadow roots included: rule, place, what to do."""
     if not page.evaluate("Boolean(globalThis.axe)"):
         page.evaluate(AXE_FILE.read_text("utf-8"))
-    found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")["violations"]
+    found = page.evaluate("not => axe.run({ exclude: not }, { resultTypes: ['violations'] })", NOT_OURS)["violations"]
     return [
         f"{rule['impact']} {rule['id']} at {node['target']}: {node['failureSummary']}"
         for rule in found
