@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from ui import charts, controls, run, text, views
+from ui import charts, controls, own_trace, run, text, views
 
 state, note = controls.settle("home", run.preset_ids())
 
@@ -14,10 +14,12 @@ with st.container(horizontal=True, vertical_alignment="center", gap="small"):
     controls.preset_picker("home", run.preset_ids(), state)
     with st.popover("Change the experiment", type="tertiary", icon=":material/tune:"):
         controls.experiment("home", state)
+        own_trace.choose("home")
     controls.intent(state)
 
-race, trouble = controls.run_or_last_good("home", state)
-controls.say(note, trouble, "home")
+race, trouble = controls.run_or_last_good("home", own_trace.instead("home", state))
+controls.say(own_trace.note("home", note), trouble, "home")
+own_trace.told("home")
 controls.stage("home", race, claim=text.fill("home/claim"))
 views.let_the_race_draw(race)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import streamlit as st
 
 from engine import workload
 from ui import link, player, run, text, why
+from ui.own_trace import OwnState
 from ui.state import MOST_LANES, NO_SPREAD, SCALES, RaceState, decode, encode
 
 FRONT = 220
@@ -99,7 +99,7 @@ def stage(page: str, race: run.Race, **meta: Any) -> None:
         meta={**run.player_meta(race), **meta},
         answer=why.answer(race, asked) if asked else None,
         bound_us=race.bound_us,
-        cache=repr(race.state),
+        cache=None if isinstance(race.state, OwnState) else repr(race.state),
     )
 
 
@@ -108,14 +108,9 @@ def say(note: str, trouble: str, page: str, restore: bool = True) -> None:
     if not note and not trouble:
         return
     with st.container(key=f"{page}_note", horizontal=True, vertical_alignment="center", border=True):
-        st.markdown(_plain(" ".join(part for part in (note, trouble) if part)))
+        st.markdown(text.plain(" ".join(part for part in (note, trouble) if part)))
         if trouble and restore:
             st.button("Restore preset", on_click=restore_preset, args=(page,), key=f"{page}_restore_now")
-
-
-def _plain(sentence: str) -> str:
-    """Escape what markdown would read as form."""
-    return re.sub(r"([\\`*_{}\[\]<>$#~:|])", r"\\\1", sentence)
 
 
 def preset_picker(page: str, presets: Sequence[str], state: RaceState) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -15,11 +15,12 @@ import numpy as np
 import streamlit as st
 
 import engine
-from engine import metrics, profiles, rulebooks, workload
+from engine import log, metrics, profiles, rulebooks, workload
 from engine.policy import find
 from solvers import bounds
 from solvers.policies import lp_price
 from ui import text
+from ui.own_trace import OwnState
 from ui.state import NO_SPREAD, SCALES, RaceState
 
 ORDER = ("rush_hour", "agents_and_documents", "quiet_hour", "burst_of_code")
@@ -118,6 +119,37 @@ def _trace(preset: str, load: int, error: int, spread: int, seed: int) -> engine
     return workload.generate(workload.scenario(preset), seed, load / 100, error / 100, spread / 100)
 
 
+def trace_of(state: RaceState) -> engine.Trace:
+    """Return the requests of a state: the visitor's own, or those of the preset's scenario."""
+    if isinstance(state, OwnState):
+        return state.trace()
+    return _trace(state.preset, state.load, state.error, state.spread, state.seed)
+
+
+def scenario_of(state: RaceState) -> workload.Scenario:
+    """Return the scenario of a state: the preset's, with the classes and the duration of own requests."""
+    return state.scenario() if isinstance(state, OwnState) else workload.scenario(state.preset)
+
+
+class _Kept:
+    """Keep what a function returns: for all visitors, or, where it comes from own requests, for this visit alone.
+
+    cache_resource computes a key once even if many ask at the same time, and hands out the same object to all.
+    """
+
+    def __init__(self, function: Callable[[RaceState], Any], most: int) -> None:
+        self.shared = st.cache_resource(max_entries=most, ttl="2h", show_spinner=False)(function)
+        keep = st.cache_resource(max_entries=6, show_spinner=False, scope="session", hash_funcs={OwnState: repr})
+        self.alone = keep(function)
+
+    def __call__(self, state: RaceState) -> Any:
+        return self.alone(state) if isinstance(state, OwnState) else self.shared(state)
+
+    def clear(self) -> None:
+        """Forget what is kept for all visitors."""
+        self.shared.clear()
+
+
 def settings_of(state: RaceState) -> engine.Settings:
     """Return the engine's knobs: the scenario's server with the memory, budget and watermark of this state."""
     server = dict(workload.scenario(state.preset).server)
@@ -132,10 +164,11 @@ def slo(state: RaceState) -> dict[str, float]:
     return {**workload.scenario(state.preset).slo, "tpot_ms": float(state.tpot)}
 
 
-@st.cache_resource(max_entries=32, ttl="2h", show_spinner=False)
-def _finish_bound(state: RaceState) -> np.ndarray[Any, Any]:
-    trace = _trace(state.preset, state.load, state.error, state.spread, state.seed)
-    return bounds.lone_service(trace, _loosest(state), workload.scenario(state.preset).gpu())
+def _bound(state: RaceState) -> np.ndarray[Any, Any]:
+    return bounds.lone_service(trace_of(state), _loosest(state), workload.scenario(state.preset).gpu())
+
+
+_finish_bound = _Kept(_bound, 32)
 
 
 def _loosest(state: RaceState) -> engine.Settings:
@@ -143,7 +176,7 @@ def _loosest(state: RaceState) -> engine.Settings:
     return bounds.loosest(settings_of(state), [books()[lane] for lane in state.lanes])
 
 
-@st.cache_resource(max_entries=32, ttl="2h", show_spinner=False)
+@st.cache_resource(max_entries=32, ttl="2h", show_spinner=False, hash_funcs={OwnState: repr})
 def _mean_bound(_race: Race, state: RaceState) -> bounds.LatencyBound:
     return bounds.latency(_race.trace, _loosest(state), _race.scenario.gpu(), _race.counted)
 
@@ -153,23 +186,27 @@ def mean_bound(race: Race) -> bounds.LatencyBound:
     return _mean_bound(race, race.state)
 
 
-# cache_resource computes a key once even if many ask at the same time, and hands out the same object to all.
-@st.cache_resource(max_entries=24, ttl="2h", show_spinner=False)
-def _lane(state: RaceState) -> engine.Result:
+def _serve(state: RaceState) -> engine.Result:
     scenario, (book,) = workload.scenario(state.preset), state.lanes
-    trace = _trace(state.preset, state.load, state.error, state.spread, state.seed)
+    trace = trace_of(state)
     with _turn():
         result = engine.simulate(trace, settings_of(state), scenario.gpu(), books()[book], RECORD)
+    if result.requests["finish_us"].max(initial=0) > log.NEVER:  # type: ignore[index]
+        raise ValueError(
+            f"{books()[book].name} is busy for more than {log.NEVER // 60_000_000} minutes, too long to show."
+        )
     for part in (result.requests, result.steps, result.moves):
         if part is not None:
             part.flags.writeable = False
     return result
 
 
+_lane = _Kept(_serve, 24)
+
+
 def race(state: RaceState) -> Race:
     """Run (or recall) the race of a state; raise ValueError with a sentence if it cannot be run."""
-    scenario = workload.scenario(state.preset)
-    trace = _trace(state.preset, state.load, state.error, state.spread, state.seed)
+    scenario, trace = scenario_of(state), trace_of(state)
     usual = run_key(state)
     results = tuple(_lane(replace(usual, lanes=(book,))) for book in state.lanes)
     return Race(
@@ -274,7 +311,9 @@ def _estimated(terms: Mapping[str, Any]) -> str:
 def player_meta(race: Race) -> dict[str, Any]:
     """Return the words that the player shows around any race; a page adds its claim."""
     return {
-        "note": text.fill("home/player_note", warmup_s=race.scenario.warmup_s),
+        "note": text.fill("home/player_note", warmup_s=race.scenario.warmup_s)
+        if race.scenario.warmup_s
+        else text.fill("home/own_player_note"),
         "classes": list(race.scenario.classes),
         "explain": True,
         "hero": "lp_prices" if "lp_prices" in race.state.lanes else race.state.lanes[-1],
@@ -336,4 +375,4 @@ def steps_csv(race: Race) -> str:
 def file_stem(state: RaceState) -> str:
     """Return a file name that says the settings."""
     said = "".join(f"-{key}{getattr(state, key)}" for key in SCALES if getattr(state, key) != NO_SPREAD)
-    return f"{state.preset}{said}"
+    return f"{'own-requests-' if isinstance(state, OwnState) else ''}{state.preset}{said}"

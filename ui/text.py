@@ -1,4 +1,11 @@
-"""The words of the site: blocks of assets/text with numbers filled in and glossary terms explained on first use."""
+"""The words of the site: blocks of assets/text with numbers filled in, glossary terms explained on first use, and words
+that light up what they name in the pictures of the page.
+
+Such a word is a mark, `[[kind:name|words]]`, or `[[kind:name]]` where the words are the name; name and words may hold
+{placeholders}. Kinds: `lane` (a rulebook's name, as the lane is headed), `class` (a request class by its name in the
+scenario), `request` (its number in the run, its letter on the board), `slot` (of the editor and the board), `part` (of a
+step, as `ui.walk.GROUPS` names it), `row` (of a picture, one of ROWS). assets/shared/lights.js tells the pictures.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +20,27 @@ from typing import Any
 
 import streamlit as st
 
+from engine import rulebooks
+from ui import palette
+
 FOLDER = Path(__file__).resolve().parent.parent / "assets" / "text"
 MODELS = FOLDER.parent.parent / "docs" / "optimization.md"
 THIN = "\u202f"
 NO_BREAK = "\u00a0"
+ROWS: Mapping[str, tuple[str, ...]] = {
+    "player": ("line", "batch", "map", "price", "gpu", "curves"),
+    "timeline": ("writing", "reading", "gaps"),
+    "tree": ("found", "lost", "score"),
+    "walk": ("roofline", "squares", "clock", "prompt", "answer"),
+    "editor": ("plane", "price", "cost"),
+    "challenge": ("plane", "price"),
+}
+"""Picture (its file in assets/) -> its rows, as marks name them."""
+KINDS = ("lane", "class", "request", "slot", "part", "row")
+MARK = re.compile(r"\[\[(\w+):([^|\]]+)(?:\|([^\]]+))?\]\]")
+_NOT_PROSE = r"<span data-lights.*?</span>|<[^>]*>|`[^`]*`|\$\$.*?\$\$|\$[^$\n]+\$|\]\([^)]*\)"
+_ENDINGS = r"(?:s|es|d|ed|ions?|ing)?"
+"""A term is used in other forms, too: blocks, preempted, eviction."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +56,11 @@ class Block:
     def placeholders(self) -> set[str]:
         """Names of the numbers that the block wants filled in."""
         return {name for _, name, _, _ in string.Formatter().parse(self.body) if name is not None}
+
+    @property
+    def marks(self) -> list[tuple[str, str, str]]:
+        """Return (kind, name, words) of each mark, placeholders as they stand."""
+        return [(kind, name, words or name) for kind, name, words in MARK.findall(self.body)]
 
 
 @cache
@@ -77,8 +106,11 @@ def thousands(value: float) -> str:
 
 
 def fill(name: str, **numbers: Any) -> str:
-    """Return a block's markdown with its numbers; a missing one is a KeyError, never an empty place."""
-    return _Numbers().format(load(name).body, **numbers)
+    """Return a block's markdown with its numbers; a missing one is a KeyError, never an empty place.
+
+    A mark is its words alone: this is for titles, names and what a component shows.
+    """
+    return _Numbers().format(MARK.sub(lambda mark: mark[3] or mark[2], load(name).body), **numbers)
 
 
 def fill_claim(path: Path, numbers: Mapping[str, float]) -> str:
@@ -86,25 +118,79 @@ def fill_claim(path: Path, numbers: Mapping[str, float]) -> str:
     return _Numbers().format(path.read_text("utf-8").strip(), **numbers)
 
 
+def plain(sentence: str) -> str:
+    """Escape what markdown would read as form, a link or HTML: a sentence may quote a file or a link."""
+    return re.sub(r"([\\`*_{}\[\]<>$#~:|@&!]|\.(?=\w)|^[-+=])", r"\\\1", sentence)
+
+
 def explain_terms(markdown: str, terms: tuple[str, ...]) -> str:
-    """Wrap the first use of each glossary term in an `<abbr>` that keyboard and pointer can open."""
-    for term in terms:
-        meaning = html.escape(glossary()[term], quote=True)
+    """Wrap the first use of each glossary term in an `<abbr>` that keyboard and pointer can open.
+
+    A mark whose words are the term, or a form of it, is explained and lights up. Formulas, code, addresses and what a
+    mark names stay as they are.
+    """
+    left = {term.lower(): html.escape(glossary()[term], quote=True) for term in terms}
+    if not left:
+        return markdown
+    any_term = rf"(?P<term>{'|'.join(map(re.escape, sorted(left, key=len, reverse=True)))}){_ENDINGS}"
+
+    def explained(found: re.Match[str]) -> str:
         # any capitals: a term may open its sentence
-        markdown = re.sub(
-            rf"(?i)(?<![\w<])({re.escape(term)})(?!\w)",
-            f'<abbr title="{meaning}" tabindex="0">\\1</abbr>',
-            markdown,
-            count=1,
+        if found["term"]:
+            meaning = left.pop(found["term"].lower(), None)
+            return found[0] if meaning is None else f'<abbr title="{meaning}" tabindex="0">{found[0]}</abbr>'
+        marked = re.fullmatch(rf"(?is)<span( data-lights[^>]*)>{any_term}</span>", found[0])
+        meaning = left.pop(marked["term"].lower(), None) if marked else None
+        return (
+            found[0]
+            if not (marked and meaning)
+            else f'<abbr title="{meaning}"{marked[1]}>{found[0][6 + len(marked[1]) : -7]}</abbr>'
         )
-    return markdown
+
+    return re.sub(rf"(?is){_NOT_PROSE}|(?<![\w<]){any_term}(?!\w)", explained, markdown)
+
+
+def _line(kind: str, name: str, mode: palette.Mode) -> str:
+    """Return how a mark is underlined: in the colour and dash of the lane or class that it names, else dashed.
+
+    These colours have a contrast of 3 at least against the page, which an underline needs (tests/player/test_player.py).
+    """
+    if kind == "lane" and name in _lane_tokens():
+        token = _lane_tokens()[name]
+        return f"{'dashed' if palette.line(token).dash else 'solid'} 2px {palette.colour(token, mode)}"
+    tokens = {"chat": "chat", "agent turn": "agent", "long report": "report", "document": "document"}
+    if kind == "class" and name in tokens:
+        return f"solid 4px {palette.colour(tokens[name], mode)}"
+    return "dashed 2px"
+
+
+@cache
+def _lane_tokens() -> Mapping[str, str]:
+    """Return rulebook's name -> palette token."""
+    books = map(rulebooks.load, rulebooks.names())
+    return {book.name: book.about["color"] for book in books if "color" in book.about}
+
+
+def marked(name: str, mode: palette.Mode, **numbers: Any) -> str:
+    """Return a block's markdown with its numbers and its marks as elements; texts in `numbers` never become HTML."""
+    safe = {key: html.escape(value) if isinstance(value, str) else value for key, value in numbers.items()}
+    write = _Numbers()
+    pieces = MARK.split(load(name).body)
+    said = [write.format(pieces[0], **safe)]
+    for kind, raw, words, after in zip(*(pieces[at::4] for at in (1, 2, 3, 4)), strict=True):
+        thing, shown = write.format(raw, **safe), write.format(words or raw, **safe)
+        line = f"text-decoration:underline {_line(kind, html.unescape(thing), mode)};text-underline-offset:3px;cursor:pointer"
+        said.append(f'<span data-lights="{kind}:{thing}" role="button" tabindex="0" style="{line}">{shown}</span>')
+        said.append(write.format(after, **safe))
+    return "".join(said)
 
 
 def show(name: str, **numbers: Any) -> None:
-    """Write a block on the page. HTML is on for the glossary's `<abbr>` only: text arguments are escaped.
+    """Write a block on the page. HTML is on for terms and marks only: text arguments are escaped.
 
-    Without terms it stays off, which spares the top of the page a parser of 190 kB.
+    Without them it stays off, which spares the top of the page a parser of 190 kB.
     """
-    safe = {key: html.escape(value) if isinstance(value, str) else value for key, value in numbers.items()}
-    terms = load(name).terms
-    st.markdown(explain_terms(fill(name, **safe), terms), unsafe_allow_html=bool(terms))
+    block = load(name)
+    mode: palette.Mode = "dark" if st.context.theme.type == "dark" else "light"
+    said = explain_terms(marked(name, mode, **numbers), block.terms)
+    st.markdown(said, unsafe_allow_html=bool(block.terms or block.marks))

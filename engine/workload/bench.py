@@ -20,7 +20,7 @@ SEED = 0
 """vLLM's own default seed; its draws are other ones."""
 
 
-def columns(run: dict[str, Any], faults: Faults, notes: list[str]) -> dict[str, Any]:
+def columns(run: dict[str, Any], faults: Faults, notes: list[str], most_rows: int) -> dict[str, Any]:
     """Return the columns of a Trace; raise Refused when the lists are missing or of different lengths."""
     if any(name not in run for name in LENGTHS):
         raise Refused("the benchmark result has no lengths: run it again with --save-result --save-detailed")
@@ -29,12 +29,12 @@ def columns(run: dict[str, Any], faults: Faults, notes: list[str]) -> dict[str, 
         raise Refused(f"{', '.join(lists)} of the benchmark result must be lists of one length: run it again")
     timed = "start_times" in lists
     read = []
-    for k in range(min(len(lists["input_lens"]), cells.MOST_ROWS)):
+    for k in range(min(len(lists["input_lens"]), most_rows)):
         row = _row(k, lists, timed, faults)
         if row is not None:
             read.append(row)
-    if len(lists["input_lens"]) > cells.MOST_ROWS:
-        notes.append(f"Only the first {cells.MOST_ROWS:,} requests were read; the file has more.")
+    if len(lists["input_lens"]) > most_rows:
+        notes.append(f"Only the first {most_rows:,} requests were read; the file has more.")
     prompt, output, when = np.array(read, dtype=np.int64).reshape(-1, 3).T
     made = {"prompt_tokens": prompt, "output_tokens": output}
     users = run.get("max_concurrency")

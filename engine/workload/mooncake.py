@@ -18,7 +18,7 @@ MOST_IDENTITIES = 2**24
 COLUMNS = {"timestamp": "time", "input_length": "tokens", "output_length": "tokens"}
 
 
-def columns(lines: Sequence[Any], faults: Faults, notes: list[str]) -> dict[str, Any]:
+def columns(lines: Sequence[Any], faults: Faults, notes: list[str], most_rows: int, most_blocks: int) -> dict[str, Any]:
     """Return the columns of a Trace from lines of JSON, or from values that are parsed already.
 
     Every 512-token id becomes 32 identities, chained: an id names a block only together with the ids before it. The
@@ -29,8 +29,8 @@ def columns(lines: Sequence[Any], faults: Faults, notes: list[str]) -> dict[str,
     chained: dict[tuple[int, int], int] = {}
     blocks = 0
     for number, line in enumerate(lines, start=1):
-        if number > cells.MOST_ROWS:
-            notes.append(f"Only the first {cells.MOST_ROWS:,} rows were read; the file has more.")
+        if number > most_rows:
+            notes.append(f"Only the first {most_rows:,} rows were read; the file has more.")
             break
         if isinstance(line, str) and not line.strip():
             continue
@@ -45,8 +45,8 @@ def columns(lines: Sequence[Any], faults: Faults, notes: list[str]) -> dict[str,
         if row is None:
             continue
         blocks += (row[1] + row[2]) // BLOCK_TOKENS
-        if blocks > MOST_IDENTITIES:
-            most = f"{MOST_IDENTITIES:,} blocks of {BLOCK_TOKENS} tokens"
+        if blocks > most_blocks:
+            most = f"{most_blocks:,} blocks of {BLOCK_TOKENS} tokens"
             notes.append(f"Only the first {number - 1:,} rows were read; together they may have {most}.")
             break
         read.append(row)

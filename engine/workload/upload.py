@@ -52,8 +52,16 @@ class Upload(NamedTuple):
     notes: list[str]
 
 
-def read(name: str, data: bytes, mapping: Mapping[str, str] | None = None) -> Upload:
+def read(
+    name: str,
+    data: bytes,
+    mapping: Mapping[str, str] | None = None,
+    most_rows: int = cells.MOST_ROWS,
+    most_blocks: int = mooncake.MOST_IDENTITIES,
+) -> Upload:
     """Return the trace in `data`, the content of the file `name`; never raise for anything that is in it.
+
+    The first `most_rows` rows are read, of lines of JSON those with at most `most_blocks` blocks of 16 tokens together.
 
     The content decides: JSON with input_lens is a result of `vllm bench serve`, lines of JSON with
     timestamp, input_length and output_length are Mooncake's, a header TIMESTAMP,ContextTokens,GeneratedTokens is
@@ -66,9 +74,9 @@ def read(name: str, data: bytes, mapping: Mapping[str, str] | None = None) -> Up
     try:
         text = _text(data)
         if text.lstrip()[:1] in ("{", "["):
-            kind, columns = _json(text, faults, notes)
+            kind, columns = _json(text, faults, notes, most_rows, most_blocks)
         else:
-            kind, columns = _csv(text, mapping, faults, notes)
+            kind, columns = _csv(text, mapping, faults, notes, most_rows)
         if not len(columns["arrival_us"]):
             raise Refused("no request in it could be read")
         return Upload(Trace(**columns), faults.sentences(), kind, notes)
@@ -94,30 +102,33 @@ def _text(data: bytes) -> str:
     return text
 
 
-def _json(text: str, faults: Faults, notes: list[str]) -> tuple[str, dict[str, Any]]:
+def _json(text: str, faults: Faults, notes: list[str], most_rows: int, most_blocks: int) -> tuple[str, dict[str, Any]]:
     lines = text.split("\n")
     first, more = (part.strip() for part in (text.strip() + "\n").split("\n", 1))
     try:
         start = cells.parsed(first)
     except ValueError:
         if first.startswith("{") and more.startswith("{"):
-            return "mooncake", mooncake.columns(lines, faults, notes)  # lines of JSON, the first one broken
+            # lines of JSON, the first one broken
+            return "mooncake", mooncake.columns(lines, faults, notes, most_rows, most_blocks)
         start, more = cells.parsed(text), ""  # one JSON value over many lines
     if isinstance(start, dict) and (bench.LENGTHS[0] in start or "total_input_tokens" in start):
         if more:
             notes.append("The file holds several benchmark results, one a line; the first one was read.")
-        return "vllm", bench.columns(start, faults, notes)
+        return "vllm", bench.columns(start, faults, notes, most_rows)
     if isinstance(start, dict) and "input_length" in start:
-        return "mooncake", mooncake.columns(lines, faults, notes)
+        return "mooncake", mooncake.columns(lines, faults, notes, most_rows, most_blocks)
     if isinstance(start, list) and not more:
-        return "mooncake", mooncake.columns(start, faults, notes)
+        return "mooncake", mooncake.columns(start, faults, notes, most_rows, most_blocks)
     raise Refused(
         "the JSON is neither a result of `vllm bench serve --save-detailed` (input_lens, output_lens) "
         "nor lines with timestamp, input_length and output_length as Mooncake writes them"
     )
 
 
-def _csv(text: str, mapping: Mapping[str, str] | None, faults: Faults, notes: list[str]) -> tuple[str, dict[str, Any]]:
+def _csv(
+    text: str, mapping: Mapping[str, str] | None, faults: Faults, notes: list[str], most_rows: int
+) -> tuple[str, dict[str, Any]]:
     body = text.lstrip()
     head = body.splitlines()[0]
     separator = max(",;\t", key=head.count)
@@ -136,8 +147,8 @@ def _csv(text: str, mapping: Mapping[str, str] | None, faults: Faults, notes: li
         fields = _fields(header, mapping)
         read = {field: [] for field in fields}
         for number, row in enumerate(rows, start=2 + skipped):
-            if number > cells.MOST_ROWS + 1:
-                notes.append(f"Only the first {cells.MOST_ROWS:,} rows were read; the file has more.")
+            if number > most_rows + 1:
+                notes.append(f"Only the first {most_rows:,} rows were read; the file has more.")
                 break
             if not any(map(str.strip, row)):
                 continue
@@ -162,7 +173,7 @@ def _fields(header: list[str], mapping: Mapping[str, str] | None) -> dict[str, t
     unknown = [name for name in wanted if name not in known]
     if unknown:
         raise Refused(f"the mapping names {shown(unknown[0])}, which is no field; there are {', '.join(known)}")
-    listed = ", ".join(shown(name) for name in header[:12]) + (", ..." if len(header) > 12 else "")
+    listed = ", ".join(shown(name) for name in header[:12]) + (" and more" if len(header) > 12 else "")
     if sum(name in FIELDS for name in wanted) != 1:
         raise Refused(
             f"one column must say when requests arrive: map one of {', '.join(FIELDS)} to it; the file has {listed}"

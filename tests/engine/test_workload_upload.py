@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from identities import blocks_of, parents_differ
 
-from engine.workload import cells, mooncake, prefixes, upload
+from engine.workload import cells, prefixes, upload
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "traces"
 HEADER = "arrival_ms,prompt_tokens,output_tokens\n"
@@ -53,9 +53,9 @@ def run(**changed):
     return {name: value for name, value in made.items() if value is not ...}
 
 
-def good(data, mapping=None):
+def good(data, mapping=None, **limits):
     """Read a file that must have no fault."""
-    done = upload.read("x", data, mapping)
+    done = upload.read("x", data, mapping, **limits)
     assert done.problems == [] and done.trace is not None
     return done
 
@@ -358,20 +358,18 @@ def test_name_of_the_file_is_cut_and_printable():
     assert problem.startswith("a�a�") and "\n" not in problem and len(problem) < 120
 
 
-def test_only_so_many_rows_are_read(monkeypatch):
-    monkeypatch.setattr(cells, "MOST_ROWS", 3)
+def test_only_so_many_rows_are_read():
     for data in ((HEADER + "0,1,1\n" * 4).encode(), lines(*[turn(0, 1, 1)] * 4)):
-        done = good(data)
+        done = good(data, most_rows=3)
         assert len(done.trace) == 3
         assert done.notes == ["Only the first 3 rows were read; the file has more."]
-        assert good(data.rsplit(b"\n", 1 + data.endswith(b"\n"))[0]).notes == []
+        assert good(data.rsplit(b"\n", 1 + data.endswith(b"\n"))[0], most_rows=3).notes == []
     four = dict(input_lens=[1] * 4, output_lens=[1] * 4, start_times=[1.0] * 4, errors=[])
-    assert len(good(json.dumps(run(**four)).encode()).trace) == 3
+    assert len(good(json.dumps(run(**four)).encode(), most_rows=3).trace) == 3
 
 
-def test_few_lines_cannot_ask_for_all_the_memory(monkeypatch):
-    monkeypatch.setattr(mooncake, "MOST_IDENTITIES", 1000)
-    done = good(lines(*[turn(0, 4000, 1, list(range(8)))] * 10))
+def test_few_lines_cannot_ask_for_all_the_memory():
+    done = good(lines(*[turn(0, 4000, 1, list(range(8)))] * 10), most_blocks=1000)
     assert len(done.trace) == 4
     assert "Only the first 4 rows were read; together they may have 1,000 blocks" in done.notes[0]
 
