@@ -87,8 +87,13 @@ def question(race: Race) -> dict[str, Any]:
 
 def lane_figures(race: Race) -> list[dict[str, float]]:
     """Return, by lane: % of the held memory with KV in it and held blocks without, most running, preemptions, more."""
+    return _lane_figures(race, run.run_key(race.state))
+
+
+@st.cache_data(max_entries=64, ttl="2h", show_spinner=False)
+def _lane_figures(_race: Race, state: RaceState) -> list[dict[str, float]]:
     rows = []
-    for result, own, summary in zip(race.results, splits(race), race.summaries, strict=True):
+    for result, own, summary in zip(_race.results, splits(_race), _race.summaries, strict=True):
         held = (own.used + own.promised) * result.settings.block_size
         whole = max(metrics.mean_over_time(result, held), 1e-9)
         steps, requests = result.steps, result.requests
@@ -101,8 +106,8 @@ def lane_figures(race: Race) -> list[dict[str, float]]:
                 "most_waiting": int(steps["waiting"].max()),
                 "free_percent": 100 * float(steps["free_blocks"].min()) / result.settings.usable_blocks,
                 "preempted": int(requests["preemptions"].sum()),
-                "again_percent": metrics.recompute_share_pct(result, race.trace),
-                "tokens_per_s": metrics.throughput(result, race.trace, race.scenario.warmup_s).output_tokens_per_s,
+                "again_percent": metrics.recompute_share_pct(result, _race.trace),
+                "tokens_per_s": metrics.throughput(result, _race.trace, _race.scenario.warmup_s).output_tokens_per_s,
                 "mean_s": summary["mean_ms"] / 1e3,
             }
         )
