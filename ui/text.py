@@ -3,8 +3,8 @@ that light up what they name in the pictures of the page.
 
 Such a word is a mark, `[[kind:name|words]]`, or `[[kind:name]]` where the words are the name; name and words may hold
 {placeholders}. Kinds: `lane` (a rulebook's name, as the lane is headed), `class` (a request class by its name in the
-scenario), `request` (its number in the run, its letter on the board), `slot` (of the editor and the board), `part` (of a
-step, as `ui.walk.GROUPS` names it), `row` (of a picture, one of ROWS). assets/shared/lights.js tells the pictures.
+scenario), `request` (its number in the run, its letter on the board), `slot` (of the editor and the board), `part` (of
+a step, as `ui.walk.GROUPS` names it), `row` (of a picture, one of ROWS). assets/shared/lights.js tells the pictures.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import html
 import re
 import string
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -20,7 +21,6 @@ from typing import Any
 
 import streamlit as st
 
-from engine import rulebooks
 from ui import palette
 
 FOLDER = Path(__file__).resolve().parent.parent / "assets" / "text"
@@ -153,7 +153,7 @@ def explain_terms(markdown: str, terms: tuple[str, ...]) -> str:
 def _line(kind: str, name: str, mode: palette.Mode) -> str:
     """Return how a mark is underlined: in the colour and dash of the lane or class that it names, else dashed.
 
-    These colours have a contrast of 3 at least against the page, which an underline needs (tests/player/test_player.py).
+    These colours have a contrast of 3 at least against the page, as an underline needs (tests/player/test_player.py).
     """
     if kind == "lane" and name in _lane_tokens():
         token = _lane_tokens()[name]
@@ -166,9 +166,9 @@ def _line(kind: str, name: str, mode: palette.Mode) -> str:
 
 @cache
 def _lane_tokens() -> Mapping[str, str]:
-    """Return rulebook's name -> palette token."""
-    books = map(rulebooks.load, rulebooks.names())
-    return {book.name: book.about["color"] for book in books if "color" in book.about}
+    """Return rulebook's name -> palette token, from the files: rules need not be known to draw a line under a name."""
+    books = [tomllib.loads(path.read_text("utf-8")) for path in (FOLDER.parent / "rulebooks").glob("*.toml")]
+    return {book["name"]: book["about"]["color"] for book in books if "color" in book.get("about", {})}
 
 
 def marked(name: str, mode: palette.Mode, **numbers: Any) -> str:
@@ -179,8 +179,9 @@ def marked(name: str, mode: palette.Mode, **numbers: Any) -> str:
     said = [write.format(pieces[0], **safe)]
     for kind, raw, words, after in zip(*(pieces[at::4] for at in (1, 2, 3, 4)), strict=True):
         thing, shown = write.format(raw, **safe), write.format(words or raw, **safe)
-        line = f"text-decoration:underline {_line(kind, html.unescape(thing), mode)};text-underline-offset:3px;cursor:pointer"
-        said.append(f'<span data-lights="{kind}:{thing}" role="button" tabindex="0" style="{line}">{shown}</span>')
+        line = f"underline {_line(kind, html.unescape(thing), mode)};text-underline-offset:3px;cursor:pointer"
+        style = f'role="button" tabindex="0" style="text-decoration:{line}"'
+        said.append(f'<span data-lights="{kind}:{thing}" {style}>{shown}</span>')
         said.append(write.format(after, **safe))
     return "".join(said)
 

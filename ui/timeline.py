@@ -75,7 +75,8 @@ def lane(result: Result, trace: Trace, classes: tuple[str, ...]) -> dict[str, An
     `idle`, `ms`: time before and in the step; `write`: requests that get a token; `still`: members of the batch that
     get nothing; `prompt`: prompt tokens read; `line`: requests in line; `over`: by how much the longest gap that ends
     with the step is longer than the step, minus the step's own time where none ends.
-    `stalls`: [step, gap, how many waited, tokens and class of the prompt that most of the gap's prompt tokens are of].
+    `stalls`: [step, gap, how many waited, tokens, class and number of the prompt that most of the gap's prompt tokens
+    are of].
     Times in tenths of a millisecond. `cut`: most prompt tokens of a step, None where that is no limit here.
     """
     steps = result.steps
@@ -140,7 +141,7 @@ def _stalls(
         much = by_request[of] >= by_request.sum() / 2
         count = int((gap[here] > longest[step] / 2).sum())
         tokens = int(trace.prompt_tokens[of]) if much else 0
-        rows.append([step, round(longest[step] * PER_MS), count, tokens, classes[int(kinds[of])]])
+        rows.append([step, round(longest[step] * PER_MS), count, tokens, classes[int(kinds[of])], of if much else -1])
     return rows
 
 
@@ -156,7 +157,8 @@ def data(race: run.Race, question: Mapping[str, Any] | None) -> dict[str, Any]:
         "id": repr(race.state),
         "lanes": [lane(result, trace, classes) for result in race.results],
         "arrivals": [
-            [round(int(trace.arrival_us[i]) / 1000), int(trace.prompt_tokens[i]), classes[int(kinds[i])]] for i in named
+            [round(int(trace.arrival_us[i]) / 1000), int(trace.prompt_tokens[i]), classes[int(kinds[i])], int(i)]
+            for i in named
         ],
         "question": dict(question) if question else None,
         "palette": {name: shown[name] for name in ("light", "dark", "classes")},

@@ -50,11 +50,12 @@ class Challenge {
       if (this.data && this.root.clientWidth && Math.abs(this.root.clientWidth - this.width) > 0.5) this.draw();
     });
     this.resize.observe(this.root);
+    this.unlight = lights((what) => this.shine(what));
   }
 
   get alive() { return Boolean(this.drawn) && !this.busy; }
 
-  destroy() { this.resize.disconnect(); this.drag?.stop(); this.root.remove(); this.live.remove(); }
+  destroy() { this.unlight(); this.resize.disconnect(); this.drag?.stop(); this.root.remove(); this.live.remove(); }
 
   update({ data, setStateValue }) {
     this.setStateValue = setStateValue;
@@ -171,6 +172,17 @@ class Challenge {
     if (open) this.root.querySelector("details").open = true;
     if (focus) this.root.querySelector(`[data-focus="${focus}"]`)?.focus({ preventScroll: true });
     this.drawn = true;
+    this.shine(LIGHTS.what);
+  }
+
+  /** Light up what a word of the page names: a request by its letter, a slot, or a row: plane, price. */
+  shine(what) {
+    if (!this.data) return;
+    const { kind, name } = what ?? {}, i = kind === "request" ? this.data.requests.findIndex((r) => r.name === name) : -1;
+    this.light(i < 0 ? null : i);
+    if (!this.frame) return;
+    const [left, top, wide, tall] = (kind === "slot" ? this.places.slot(Number(name)) : kind === "row" && this.places[name]) || [];
+    for (const [attribute, value] of Object.entries({ x: left ?? 0, y: top ?? 0, width: wide ?? 0, height: tall ?? 0 })) this.frame.setAttribute(attribute, value);
   }
 
   score() {
@@ -229,7 +241,7 @@ class Challenge {
     this.slot = x(1) - x(0);
     const svg = g("svg", { viewBox: `0 0 ${this.width} ${height}`, height, role: "group", "aria-label": words.picture, class: this.fill ? "filling" : "" }, this.defs(colours));
     const pieces = this.pieces(requests, starts, slots, memory).sort((p, q) => p.i - q.i);
-    const names = [], handle = (i) => ({ onpointerdown: (e) => this.grab(e, i), class: `piece${i === this.picked ? " picked" : ""}` });
+    const names = [], handle = (i) => ({ onpointerdown: (e) => this.grab(e, i), ...this.linked(i), class: `piece${i === this.picked ? " picked" : ""}` });
     this.plane(svg, pieces, used, { x, y, slots, top, small, names, edge: (p) => this.shape(p, x, y, names, {
       ...handle(p.i), style: `animation-delay:${90 * p.k}ms`, role: "slider", tabindex: 0, "data-focus": `r${p.i}`, "aria-label": this.described(p.i),
       "aria-valuemin": requests[p.i].a, "aria-valuemax": slots - requests[p.i].o, "aria-valuenow": p.k,
@@ -248,6 +260,10 @@ class Challenge {
         i === this.picked && g("rect", { x: x(starts[i]), y: mid - 5, width: x(r.o) - x(0), height: 10, fill: "none", stroke: "var(--ink)", "stroke-width": 2 })));
     });
     if (data.prices) this.prices(svg, x, priceTop, priceTop + 68);
+    // where the frame goes that a word of the page calls for
+    const row = (from, to) => [x(0) - 3, from, x(slots) - x(0) + 6, to - from];
+    this.places = { plane: row(top, floor + 3), price: data.prices && row(priceTop - 24, priceTop + 72), slot: (t) => t >= 1 && t <= slots && [x(t - 1), top, this.slot, (data.prices ? priceTop + 68 : floor) - top] };
+    svg.append((this.frame = g("rect", { fill: "none", stroke: "var(--ink)", "stroke-width": 3, "pointer-events": "none" })));
     return svg;
   }
 
@@ -292,9 +308,14 @@ class Challenge {
       const names = [], tallest = Math.max(data.tallest, memory * 1.12), x = (t) => 28 + (t / slots) * (wide - 36), y = (b) => floor - (b / tallest) * (floor - top);
       const svg = g("svg", { viewBox: `0 0 ${wide} ${floor + 20}`, height: floor + 20, role: "img", "aria-label": other.alt }, this.defs(colours));
       this.plane(svg, pieces, used.map((u) => Math.round(u * 1e6) / 1e6), { x, y, slots, top, small: true, names, edge: (p) => this.shape(p, x, y, names, {
-        onpointerenter: () => this.light(p.i), onpointerleave: () => this.light(null), "data-request": p.i }) });
+        ...this.linked(p.i, (request) => this.light(request)) }) });
       return h("figure", { style: `--own:var(--${other.token})` }, h("figcaption", {}, h("h3", {}, other.name), h("p", {}, h("b", {}, other.total), ` ${other.note}`)), svg);
     }));
+  }
+
+  /** A piece that a word can light up and that lights the words that name it; `tell` hears of it, too. */
+  linked(i, tell = () => {}) {
+    return { "data-request": i, onpointerenter: () => { tell(i); lightWords(`request:${this.data.requests[i].name}`); }, onpointerleave: () => { tell(null); lightWords(); } };
   }
 
   /** Light one request up in all figures. */

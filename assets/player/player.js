@@ -234,6 +234,9 @@ export function lineSentence(lane, waiting, names) {
   return { text: [[`${number(aside.length)} ${what}`, true], [` set aside${rest}`]], behind: 0 };
 }
 
+/** Whether a request is lit: `lit` is a request, or -2 - k for all of class k, or -1 for nobody. */
+export const isLit = (lit, r, classes) => (lit < -1 ? classes[r] === -2 - lit : r === lit);
+
 /** Whether an engine has no token budget: rulebooks write 2^20 for "as much as there is". */
 export const unlimited = (lane) => lane.token_budget >= 2 ** 20;
 
@@ -493,6 +496,8 @@ class LaneView {
     this.keys = new Int32Array(lane.squares).fill(-1);
     this.columns = Math.max(12, Math.min(COLUMNS, lane.squares)); // a small memory gets large squares
     this.selected = -1;
+    this.root.addEventListener("pointerenter", () => lightWords(`lane:${lane.name}`));
+    this.root.addEventListener("pointerleave", () => lightWords());
     this.#listen();
   }
 
@@ -531,6 +536,14 @@ class LaneView {
       event.stopPropagation();
     });
     this.map.addEventListener("blur", () => { if (!this.player.asking) { this.selected = -1; this.player.redraw(); } });
+  }
+
+  /** Frame this lane, or one of its rows, while a word of the page names it. */
+  shine(lane, row) {
+    const edge = (node, on, colour) => Object.assign(node.style, { outline: on ? `3px solid ${colour}` : "", outlineOffset: on ? "3px" : "" });
+    edge(this.root, lane, "var(--lane)");
+    const rows = { line: this.line, batch: this.batch, map: this.map, price: this.prices[0], gpu: this.prices[1] };
+    for (const [name, node] of Object.entries(rows)) edge(node, name === row, "var(--ink)");
   }
 
   select(square) {
@@ -634,8 +647,8 @@ class LaneView {
       from += (x - from) * ease;
       if (Math.abs(from - x) < 0.3) from = x; else moving = true;
       seen.set(w.r, from);
-      const held = lit >= 0 && lit !== w.r;
-      c.globalAlpha = held ? 0.3 : 1;
+      const own = isLit(lit, w.r, lane.classes);
+      c.globalAlpha = lit !== -1 && !own ? 0.3 : 1;
       c.fillStyle = look.fill(c, lane.classes[w.r]);
       c.beginPath();
       c.roundRect(from, 0, wide, tall, 1);
@@ -645,7 +658,7 @@ class LaneView {
         c.fillRect(from, tall - 2.5, wide, 2.5);
       }
       c.globalAlpha = 1;
-      if (lit === w.r) this.ring(c, from, 0.5, wide, tall - 1);
+      if (own) this.ring(c, from, 0.5, wide, tall - 1);
       this.bars.push({ r: w.r, x: from, w: wide });
       x += wide + gap;
       shown++;
@@ -688,7 +701,8 @@ class LaneView {
     const gap = pitch > 8 ? 2 : 1;
     running.slice(0, most).forEach((q, k) => {
       const x = k * pitch, w = pitch - gap, colour = look.classColour(lane.classes[q.r]);
-      c.globalAlpha = lit >= 0 && lit !== q.r ? 0.3 : 1;
+      const own = isLit(lit, q.r, lane.classes);
+      c.globalAlpha = lit !== -1 && !own ? 0.3 : 1;
       const full = Math.min(1, q.done / lane.output[q.r]) * (tall - 1);
       if (q.prefill) {
         c.save();
@@ -704,7 +718,7 @@ class LaneView {
       c.lineWidth = 1;
       c.strokeRect(x + 0.5, 0.5, w - 1, tall - 1);
       c.globalAlpha = 1;
-      if (lit === q.r) this.ring(c, x, 1, w, tall - 2);
+      if (own) this.ring(c, x, 1, w, tall - 2);
       this.chips.push({ r: q.r, x, w });
     });
     c.font = `${13 * scale}px ${SANS}`;
@@ -753,7 +767,7 @@ class LaneView {
     for (let s = 0; s < lane.squares; s++) {
       const cell = lane.cells[base + s], state = cell & 3, request = (cell >> 2) - 1;
       const kind = request >= 0 ? lane.classes[request] & 15 : 0;
-      const tone = lit < 0 ? 0 : state && request === lit ? 2 : 1;
+      const tone = lit === -1 ? 0 : state && isLit(lit, request, lane.classes) ? 2 : 1;
       const key = state | (kind << 2) | (marks[s] << 6) | (tone << 10) | ((s === this.selected ? 1 : 0) << 12);
       if (key === this.keys[s]) continue;
       this.keys[s] = key;
@@ -1125,6 +1139,7 @@ class Player {
     this.playing = false;
     this.hovered = -1;
     this.pinned = -1;
+    this.shone = -1;
     this.guess = null;
     this.revealed = false;
     this.asked = false;
@@ -1142,6 +1157,7 @@ class Player {
     this.resize = new ResizeObserver(() => this.layout());
     this.resize.observe(this.root);
     this.loop = this.loop.bind(this);
+    this.unlight = lights((what) => this.shine(what));
     this.wake();
     HOOK.mounts++;
     HOOK.player = this;
@@ -1193,6 +1209,7 @@ class Player {
     this.popover = this.asking = null;
     this.hovered = this.pinned = -1;
     this.build();
+    this.shine(LIGHTS.what);
     this.layout(true);
     this.painted();
     this.views.forEach((_, k) => this.tell(k));
@@ -1211,7 +1228,7 @@ class Player {
 
   shortName(lane) { return lane.short ?? lane.name; }
   requestName(r) { return `${this.names[this.lanes[0].classes[r]] ?? "request"} #${r}`; }
-  get lit() { return this.hovered >= 0 ? this.hovered : this.pinned; }
+  get lit() { return this.hovered >= 0 ? this.hovered : this.shone !== -1 ? this.shone : this.pinned; }
   get frame() { return this.lanes ? this.lanes[0].frame(this.t) : 0; }
   /** Evicted and preempted marks stay 0.5 s at rest, 0.25 s of wall time while playing. */
   get flash_us() { return this.playing ? 250000 * Math.min(4, this.speed) : 500000; }
@@ -1502,7 +1519,7 @@ class Player {
       p: () => this.present(), P: () => this.present(),
       r: () => this.askReveal(), R: () => this.askReveal(),
       Escape: () => this.escape(),
-      Enter: () => (onButton ? false : this.follow(this.lit)),
+      Enter: () => (onButton ? false : this.follow(Math.max(-1, this.lit))),
     };
     let run = keys[event.key];
     if (/^[1-9]$/.test(event.key) && this.views[event.key - 1]) {
@@ -1544,7 +1561,11 @@ class Player {
   // ---- hover, follow, explain
   hover(r, event) {
     if (this.asking) return;
-    if (r !== this.hovered) { this.hovered = r; this.redraw(); }
+    if (r !== this.hovered) {
+      this.hovered = r;
+      lightWords(...(r < 0 ? [] : [`request:${r}`, `class:${this.names[this.lanes[0].classes[r]]}`]));
+      this.redraw();
+    }
     if (r < 0 || !event) { this.tip.hidden = true; return; }
     if (this.tipFor !== `${r}/${Math.round(this.t / 1e5)}`) {
       this.tipFor = `${r}/${Math.round(this.t / 1e5)}`;
@@ -1568,6 +1589,16 @@ class Player {
       return h("div", {}, h("b", { style: `color: var(--${lane.color})` }, this.shortName(lane)), ` ${where}`);
     });
     return [h("div", {}, h("b", {}, this.requestName(r)), ` · prompt ${number(lane0.prompt[r])}${FIXED}tokens · answer ${number(lane0.output[r])}`), ...rows];
+  }
+
+  /** Light up what a word of the page names: a class, a request, a lane, a row of each lane. */
+  shine(what) {
+    if (!this.lanes) return;
+    const { kind, name } = what ?? {}, row = kind === "row" ? name : "", request = kind === "request" && /^\d+$/.test(name);
+    this.shone = request ? Number(name) : kind === "class" ? -2 - this.names.indexOf(name) : -1; // -1: a class that is not here
+    for (const view of this.views) view.shine(kind === "lane" && name === view.lane.name, row);
+    this.timeline.root.style.outline = row === "curves" ? "3px solid var(--ink)" : "";
+    this.redraw();
   }
 
   follow(r) {
@@ -1742,6 +1773,7 @@ class Player {
     clearTimeout(this.opening);
     cancelAnimationFrame(this.raf);
     this.resize.disconnect();
+    this.unlight();
     this.root.remove();
     HOOK.unmounts++;
     if (HOOK.player === this) HOOK.player = null;

@@ -31,11 +31,12 @@ class Editor {
     });
     this.resize.observe(this.root);
     this.live = h("p", { class: "hidden", "aria-live": "polite" });
+    this.unlight = lights((what) => this.shine(what));
     HOOK.mounts += 1;
     HOOK.editor = this;
   }
 
-  destroy() { this.resize.disconnect(); this.root.remove(); HOOK.mounts -= 1; }
+  destroy() { this.unlight(); this.resize.disconnect(); this.root.remove(); HOOK.mounts -= 1; }
 
   update({ data, setStateValue }) {
     this.setStateValue = setStateValue;
@@ -190,6 +191,17 @@ class Editor {
     if (this.revealed !== JSON.stringify(data.pick)) this.reveal();
     this.revealed = JSON.stringify(data.pick);
     if (focus) this.root.querySelector(`[data-focus="${focus}"]`)?.focus({ preventScroll: true });
+    this.shine(LIGHTS.what);
+  }
+
+  /** Light up what a word of the page names: a request by its letter, a slot, or a row: plane, price, cost. */
+  shine(what) {
+    if (!this.data) return;
+    const { kind, name } = what ?? {}, i = kind === "request" ? this.data.requests.findIndex((r) => r.name === name) : -1;
+    for (const node of this.root.querySelectorAll("[data-request]")) node.style.opacity = i >= 0 && Number(node.dataset.request) !== i ? 0.25 : "";
+    if (i >= 0) this.light({ request: i }); else this.light(kind === "slot" ? { slot: name } : null);
+    const [left, top, wide, tall] = (kind === "slot" ? this.places.slot(Number(name)) : kind === "row" && this.places[name]) || [];
+    for (const [attribute, value] of Object.entries({ x: left ?? 0, y: top ?? 0, width: wide ?? 0, height: tall ?? 0 })) this.frame.setAttribute(attribute, value);
   }
 
   picture(colours) {
@@ -248,6 +260,10 @@ class Editor {
     if (chosen && chosen <= T) svg.append(g("rect", { x: x(chosen - 1), y: top - 6, width: this.slot, height: priceFloor - top + 6, fill: "none", stroke: "var(--ink)", "stroke-width": 1.5, "pointer-events": "none" }));
     this.cost(svg, x, costTop, costFloor, T);
     svg.append(this.cursor(x, priceTop, priceFloor, T, chosen));
+    // where the frame goes that a word of the page calls for
+    const row = (from, to) => [x(0) - 3, from, x(T) - x(0) + 6, to - from];
+    this.places = { plane: row(top - 4, floor + 3), price: row(priceTop - 26, priceFloor + 4), cost: row(costTop - 26, costFloor + 4), slot: (t) => t >= 1 && t <= T && [x(t - 1), top - 6, this.slot, priceFloor - top + 6] };
+    svg.append((this.frame = g("rect", { fill: "none", stroke: "var(--ink)", "stroke-width": 3, "pointer-events": "none" })));
     return svg;
   }
 
@@ -271,10 +287,10 @@ class Editor {
     const d = outline(columns, k, x, y), first = r.starts[0][0] === k;
     const middle = columns[Math.floor((columns.length - 1) / 2)], at = x(k + Math.floor((columns.length - 1) / 2) + 0.5);
     const room = Math.min(y(middle[0]) - y(middle[1]), 99), wide = x(columns.length) - x(0);
-    const node = g("g", { class: "piece", tabindex: first ? 0 : null, role: first ? "button" : null, "data-focus": first ? `r${i}` : null, "aria-pressed": first ? String(picked) : null,
+    const node = g("g", { class: "piece", "data-request": i, tabindex: first ? 0 : null, role: first ? "button" : null, "data-focus": first ? `r${i}` : null, "aria-pressed": first ? String(picked) : null,
       "aria-label": first ? this.described(r) : null,
       onpointerdown: (e) => this.start(e, "a", i), onkeydown: (e) => this.key(e, i),
-      onpointerenter: () => this.light({ request: i }), onpointerleave: () => this.light(null) },
+      onpointerenter: () => { this.light({ request: i }); lightWords(`request:${r.name}`); }, onpointerleave: () => { this.light(null); lightWords(); } },
       g("path", { d, fill: `url(#fill-${r.token})` }),
       g("path", { class: "edge", d, fill: "none", stroke: picked ? "var(--ink)" : "var(--surface)", "stroke-width": picked ? 2.5 : 1.5, "stroke-linejoin": "round" }));
     if (room >= 17 && wide >= 18) {
@@ -360,7 +376,7 @@ class Editor {
     const { data } = this;
     const pick = (t) => this.pick({ slot: Math.max(1, Math.min(T, t)) });
     const columns = Array.from({ length: T }, (_, j) => g("rect", { class: "column", x: x(j), y: top - 4, width: this.slot, height: floor - top + 8,
-      onclick: () => pick(j + 1), onpointerenter: () => this.light({ slot: j + 1 }), onpointerleave: () => this.light(null) },
+      onclick: () => pick(j + 1), onpointerenter: () => { this.light({ slot: j + 1 }); lightWords(`slot:${j + 1}`); }, onpointerleave: () => { this.light(null); lightWords(); } },
       g("title", {}, this.slotWords(j + 1))));
     return g("g", { role: "slider", tabindex: 0, "data-focus": "slot", "aria-label": data.words.slot_cursor, "aria-valuemin": 1, "aria-valuemax": T, "aria-valuenow": chosen ?? 1, "aria-valuetext": this.slotWords(chosen ?? 1),
       onkeydown: (e) => {

@@ -24,13 +24,14 @@ export function lightsOf(page) {
       node.setAttribute("aria-pressed", String(node.dataset.lights === at.held));
     }
   };
+  /** What is lit now, as pictures take it; a picture that draws anew asks again. */
+  const what = () => now && { kind: now.slice(0, now.indexOf(":")), name: now.slice(now.indexOf(":") + 1) };
   const change = (how, name) => {
     if (at[how] === name) return;
     at[how] = name;
     now = at.pointed ?? at.focused ?? at.held;
-    const cut = now?.indexOf(":");
     words([]);
-    for (const show of [...pictures]) show(now === null ? null : { kind: now.slice(0, cut), name: now.slice(cut + 1) });
+    for (const show of [...pictures]) show(what());
   };
   const silence = () => { tip?.remove(); tip = null; };
   /** Write a term's meaning under it, within the window. */
@@ -69,5 +70,5 @@ export function lightsOf(page) {
     sheet.replaceSync("[data-lights][data-lit] { background: color-mix(in srgb, currentColor 16%, transparent); border-radius: 2px; }");
     page.adoptedStyleSheets.push(sheet);
   }
-  return { pictures, words, get now() { return now; } };
+  return { pictures, words, get what() { return what(); } };
 }

@@ -15,9 +15,10 @@ class Timeline {
     this.still = matchMedia("(prefers-reduced-motion: reduce)");
     this.resize = new ResizeObserver(() => { if (this.data && Math.abs(this.root.clientWidth - this.width) > 0.5) this.build(); });
     this.resize.observe(this.root);
+    this.unlight = lights(() => this.frame());
   }
 
-  destroy() { this.resize.disconnect(); clearTimeout(this.opening); cancelAnimationFrame(this.asked); this.root.remove(); }
+  destroy() { this.unlight(); this.resize.disconnect(); clearTimeout(this.opening); cancelAnimationFrame(this.asked); this.root.remove(); }
 
   update({ data }) {
     const fresh = data.id !== this.data?.id, first = !this.data;
@@ -127,7 +128,7 @@ class Timeline {
     const key = (kind, text) => h("span", {}, h("i", { class: kind }), text);
     this.parts = { live: h("p", { class: "hidden", "aria-live": "polite" }), ask: data.question && h("div", { class: "ask" }), flags: canvas(FLAGS, { "aria-hidden": "true" }), axis: canvas(20, { "aria-hidden": "true" }), whole: canvas(ROW * this.lanes.length + 2, { "aria-hidden": "true" }) };
     const { parts, most } = this;
-    parts.lanes = this.lanes.map((lane) => ({ ...canvas(HEIGHT, { role: "img" }), now: h("span"), far: h("span", { class: "far" }) }));
+    parts.lanes = this.lanes.map((lane) => ({ ...canvas(HEIGHT, { role: "img", onpointermove: (event) => this.point(lane, event), onpointerleave: () => lightWords() }), now: h("span"), far: h("span", { class: "far" }) }));
     parts.play = h("button", { class: "main", "data-focus": "play", onclick: () => this.toggle() });
     parts.close = h("button", { class: "wordy", "data-focus": "closer", "aria-pressed": String(Boolean(this.close)), onclick: () => { this.close = !this.close; parts.close.setAttribute("aria-pressed", String(this.close)); this.frame(); } }, words.closer);
     parts.scrub = h("input", { type: "range", min: 0, max: Math.ceil(this.total), step: 10, "aria-label": words.scrub, "data-focus": "scrub", oninput: (event) => this.seek(+event.target.value) });
@@ -188,8 +189,10 @@ class Timeline {
     const { data, parts } = this, { words } = data, span = this.span, left = windowAt(this.now, span, this.total);
     this.seen = Math.max(this.seen ?? 0, this.now);
     const x = (t) => ((t - left) / span) * this.plot;
+    this.what = LIGHTS.what ?? {};
     this.lanes.forEach((lane, k) => {
       const own = this.state(lane), part = parts.lanes[k];
+      part.node.style.outline = this.what.kind === "lane" && this.what.name === lane.name ? `3px solid ${this.colours[lane.color]}` : "";
       this.strip(part.pen, lane, x, left, left + span);
       part.now.textContent = fillIn(words.now, own);
       part.far.textContent = fillIn(words.so_far, { gap: said(own.gap) });
@@ -211,6 +214,12 @@ class Timeline {
     const up = (n) => (n / most.write) * UP, down = (n) => Math.sqrt(n / most.prompt) * DOWN, rise = (ms) => (ms / most.gap) * GAPS;
     pen.clearRect(0, 0, this.plot, HEIGHT);
     pen.fillStyle = colours.grid; pen.fillRect(0, BASE - 0.5, this.plot, 1); pen.fillRect(0, FLOOR - 0.5, this.plot, 1);
+    // what a word of the page names: the gaps that a request or a class causes, or a row
+    pen.globalAlpha = 0.3; pen.fillStyle = colours[lane.color];
+    for (const [step, ms, , , kind, request] of lane.stalls) if (lane.end[step] <= edge && this.names(kind, request)) pen.fillRect(x(lane.end[step] - ms / 10), 0, x(lane.end[step]) - x(lane.end[step] - ms / 10), HEIGHT);
+    pen.globalAlpha = 1; pen.strokeStyle = colours.ink; pen.lineWidth = 2;
+    const row = this.what.kind === "row" && { writing: [1, BASE - 2], reading: [BASE + 1, DOWN + 2], gaps: [FLOOR - GAPS - 2, GAPS + 3] }[this.what.name];
+    if (row) pen.strokeRect(1, row[0], this.plot - 2, row[1]);
     for (let i = upTo(lane.end, low); i < lane.start.length && lane.start[i] < edge; i++) {
       const a = x(lane.start[i]), width = Math.max(0.4, x(Math.min(lane.end[i], edge)) - a), bar = Math.max(0.4, width - Math.min(1, width * 0.25));
       pen.fillStyle = colours.ink;
@@ -242,17 +251,28 @@ class Timeline {
     if (now >= low && now <= high) pen.fillRect(x(now) - 0.75, 0, 1.5, HEIGHT);
   }
 
+  /** Light the words that name this lane, or whose prompt caused the gap under the pointer. */
+  point(lane, event) {
+    const at = windowAt(this.now, this.span, this.total) + (event.offsetX / this.plot) * this.span;
+    const [, , , , kind, request] = lane.stalls.find(([step, ms]) => lane.end[step] <= this.now && at <= lane.end[step] && at >= lane.end[step] - ms / 10) ?? [];
+    lightWords(`lane:${lane.name}`, ...(kind ? [`class:${kind}`, `request:${request}`] : []));
+  }
+
+  /** Whether a word that is pointed at names this class or request. */
+  names(kind, request) { return this.what.kind === "class" ? this.what.name === kind : this.what.kind === "request" && this.what.name === String(request); }
+
   word(pen, text, x, y, colour, align) { write(pen, text, x, y, colour, this.colours.surface, align); }
 
   flags(x) {
     const { pen } = this.parts.flags, { arrivals, words } = this.data;
     pen.clearRect(0, 0, this.plot, FLAGS);
-    const shown = arrivals.filter(([ms]) => ms <= this.now && x(ms) > -1).sort((a, b) => b[1] - a[1]).map(([ms, tokens, kind]) => {
+    const shown = arrivals.filter(([ms]) => ms <= this.now && x(ms) > -1).sort((a, b) => b[1] - a[1]).map(([ms, tokens, kind, request]) => {
       const text = fillIn(words.arrives, { tokens: said(tokens), kind }), width = wide(pen, text);
-      return [Math.max(2, Math.min(this.plot - width - 2, x(ms) + 6)), width, text, x(ms)];
+      return [Math.max(2, Math.min(this.plot - width - 2, x(ms) + 6)), width, text, x(ms), this.names(kind, request)];
     });
-    for (const [at, , text, mark] of fitting(shown)) {
+    for (const [at, width, text, mark, named] of fitting(shown)) {
       this.word(pen, text, at, 14, this.colours.ink);
+      if (named) { pen.fillStyle = this.colours.ink; pen.fillRect(at, 18, width, 2); }
       pen.fillStyle = this.colours.document; pen.fillRect(mark - 1, 2, 2, FLAGS);
     }
   }
@@ -278,6 +298,8 @@ class Timeline {
       pen.fillStyle = this.colours[lane.color];
       for (let j = 0; j < count && ((j + 1) / count) * this.total <= this.seen; j++) if (high[j]) pen.fillRect(j * 2, floor - Math.max(1, (high[j] / this.most.gap) * (ROW - 2)), 1.6, Math.max(1, (high[j] / this.most.gap) * (ROW - 2)));
     });
+    pen.fillStyle = this.colours.ink; // arrivals that a word names, wherever the window is
+    for (const [ms, , kind, request] of this.data.arrivals) if (ms <= this.seen && this.names(kind, request)) pen.fillRect(at(ms) - 1, 0, 2.5, ROW * this.lanes.length + 2);
     pen.strokeStyle = this.colours.muted; pen.lineWidth = 1;
     pen.strokeRect(at(left) + 0.5, 0.5, Math.max(4, at(left + span) - at(left)) - 1, ROW * this.lanes.length + 1);
     pen.fillStyle = this.colours.ink; pen.fillRect(at(this.now) - 0.75, 0, 1.5, ROW * this.lanes.length + 2);

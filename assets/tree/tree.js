@@ -87,11 +87,13 @@ class Tree {
     this.still = matchMedia("(prefers-reduced-motion: reduce)");
     this.resize = new ResizeObserver(() => { if (this.data && Math.abs(this.root.clientWidth - this.width) > 0.5) this.draw(); });
     this.resize.observe(this.root);
+    this.unlight = lights((what) => this.shine(what));
     TREE.mounts += 1;
     TREE.tree = this;
   }
 
   destroy() {
+    this.unlight();
     this.resize.disconnect();
     clearTimeout(this.opening);
     cancelAnimationFrame(this.asked);
@@ -176,8 +178,23 @@ class Tree {
       h("div", { class: shown.length > 1 ? "panes two" : "panes" }, this.panes.map((pane) => pane.node)),
       this.tools(), this.legend(), this.live, this.table);
     if (focus) this.root.querySelector(`[data-focus="${focus}"]`)?.focus({ preventScroll: true });
+    this.shine(LIGHTS.what);
     this.frame();
     this.tell();
+  }
+
+  /** Light up what a word of the page names: texts of a class, a lane, or the column that decides. */
+  shine(what) {
+    const { kind, name } = what ?? {}, { nodes, classes, lanes } = this.data ?? {};
+    for (const { n, node, bars, found, lost } of this.panes ?? []) {
+      node.style.outline = kind === "lane" && name === lanes[n].name ? `3px solid ${this.colours[lanes[n].color]}` : "";
+      for (const [row, part] of [["found", found], ["lost", lost]]) part.style.outline = kind === "row" && name === row ? "2px solid" : "";
+      const all = bars.every((bar) => classes[nodes[bar.place.n].cls] !== name);
+      for (const { place, node: bar, score } of bars) {
+        bar.style.opacity = kind === "class" && !all && classes[nodes[place.n].cls] !== name ? 0.2 : "";
+        if (score) score.style.outline = kind === "row" && name === "score" ? "2px solid" : "";
+      }
+    }
   }
 
   switch(choice, label) {
@@ -195,15 +212,17 @@ class Tree {
       const bar = { place, held: g("path", { fill: `url(#fill-${token})` }), gone: g("path", { class: "gone" }), score: null };
       const name = place.named && g("text", { x: 8 + place.depth * 8, y: place.y + 11 }, node.name, g("title", {}, `${node.name}, ${say(node.size)} blocks`));
       if (place.named) bar.score = g("text", { x: width, y: place.y + 11, "text-anchor": "end", class: priced ? "price" : "" });
-      bar.node = g("g", {}, name, g("path", { class: "room", d: strip(place, scale, 0, node.size) }), bar.held, bar.gone, bar.score);
+      const named = () => lightWords(`class:${data.classes[node.cls]}`, `lane:${lane.name}`);
+      bar.node = g("g", { onpointerenter: named, onpointerleave: () => lightWords() }, name, g("path", { class: "room", d: strip(place, scale, 0, node.size) }), bar.held, bar.gone, bar.score);
       return bar;
     });
     const height = plan.height + head + 2, rows = plan.places.filter((place) => place.named && place.depth === 0);
     const trunk = `M2,${head + 4}V${Math.max(head + 4, ...rows.map((place) => place.y + head + 6))}` + rows.map((place) => `M2,${place.y + head + 6}h4`).join("");
-    const pane = { n, bars, scale, share: h("span", { class: "count" }), lost: h("p", { class: "lost" }), victim: h("p", { class: "victim" }) };
+    const pane = { n, bars, scale, share: h("span", { class: "count" }), found: h("p", { class: "found" }), lost: h("p", { class: "lost" }), victim: h("p", { class: "victim" }) };
+    pane.found.append(pane.share, ` ${words.found}`);
     pane.node = h("section", {},
       h("h3", {}, g("svg", { class: "mark", viewBox: "0 -6 30 12", "aria-hidden": "true" }, g("path", { d: "M0,0H30", stroke: colours[lane.color], "stroke-width": line.width ?? 2, "stroke-dasharray": (line.dash ?? []).join(" ") || null })), lane.name),
-      h("p", { class: "found" }, pane.share, ` ${words.found}`), pane.lost,
+      pane.found, pane.lost,
       g("svg", { viewBox: `0 0 ${width} ${height}`, height, role: "img", "aria-label": `${lane.name}. ${words.key_long[priced ? "price" : "idle"]}` },
         g("defs", {}, data.palette.classes.map(({ token, pattern: kind }) => pattern(token, kind, colours))),
         g("text", { x: width, y: 11, "text-anchor": "end", class: "strong" }, words.key[priced ? "price" : "idle"]),

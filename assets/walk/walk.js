@@ -110,11 +110,13 @@ class Walk {
       if (this.data && Math.abs(this.root.clientWidth - this.width) > 0.5) this.draw();
     });
     this.resize.observe(this.root);
+    this.unlight = lights((what) => this.shine(what));
     HOOK.mounts += 1;
     HOOK.walk = this;
   }
 
   destroy() {
+    this.unlight();
     this.resize.disconnect();
     clearTimeout(this.opening);
     cancelAnimationFrame(this.asked);
@@ -203,8 +205,20 @@ class Walk {
         h("div", {}, this.side(wide ? 380 : width))),
       this.tools(), this.parts.live);
     if (focus) this.root.querySelector(`[data-focus="${focus}"]`)?.focus({ preventScroll: true });
+    this.shine(LIGHTS.what);
     this.frame(true);
     this.tell();
+  }
+
+  /** Light up what a word of the page names: a part of the step, the roofline, the KV, the clock. */
+  shine(what) {
+    const { kind, name } = what ?? {}, { parts, data } = this;
+    if (!data) return;
+    const lit = data.parts.findIndex(({ id }) => kind === "part" && id === name);
+    data.parts.forEach((_, j) => { for (const node of [parts.bars[j], parts.rows[j]]) node.style.opacity = lit >= 0 && lit !== j ? 0.2 : ""; });
+    for (const [row, node] of Object.entries({ roofline: parts.roofline, squares: parts.squares, clock: parts.clock })) Object.assign(node.style, { outline: kind === "row" && name === row ? "3px solid var(--ink)" : "", outlineOffset: "2px" });
+    parts.prompt.style.opacity = kind === "row" && name === "answer" ? 0.2 : "";
+    parts.answer.style.opacity = kind === "row" && name === "prompt" ? 0.2 : "";
   }
 
   roofline(width) {
@@ -216,7 +230,7 @@ class Walk {
     const x = (this.x = logScale(xLow, xHigh, LEFT, width - RIGHT)), y = (this.y = logScale(yLow, yHigh, floor, top));
     this.track = curve.x.map((value, j) => [x(value), y(curve.y[j])]);
     const per = data.cards > 1 ? `, ${fillIn(words.cards, { n: data.cards })}` : "";
-    return g("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": words.picture }, defs(data.palette.classes),
+    return (parts.roofline = g("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": words.picture }, defs(data.palette.classes),
       decades(xLow, xHigh).map((v) => [g("path", { class: "grid", d: `M${x(v)},${top}V${floor}` }), g("text", { x: x(v), y: floor + 18, "text-anchor": "middle" }, say(v, v < 1 ? 1 : 0))]),
       decades(yLow, yHigh).map((v) => [g("path", { class: "grid", d: `M${LEFT},${y(v)}H${width - RIGHT}` }), g("text", { x: LEFT - 8, y: y(v) + 4, "text-anchor": "end" }, say(v, v < 1 ? 1 : 0))]),
       g("text", { x: width - RIGHT, y: height - 6, "text-anchor": "end" }, words.x_axis),
@@ -227,7 +241,7 @@ class Walk {
       g("path", { class: "curve", d: `M${this.track.map((p) => p.map((v) => v.toFixed(1)).join(",")).join("L")}` }),
       (parts.trail = g("path", { class: "trail" })),
       (parts.here = g("circle", { class: "here", r: 7.5 })),
-      (parts.name = g("text", { class: "said strong", "text-anchor": "end" }, words.here)));
+      (parts.name = g("text", { class: "said strong", "text-anchor": "end" }, words.here))));
   }
 
   /** The datasheet's two lines from x `start` to `end`, each with its name. */
@@ -257,9 +271,10 @@ class Walk {
     const columns = (this.columns = Math.floor(width / pitch)), height = Math.ceil(count / columns) * pitch;
     const speed = this.rate < 0.95 ? fillIn(words.rate_slow, { rate: say(1 / this.rate, 1) }) : this.rate > 1.05 ? fillIn(words.rate_fast, { rate: say(this.rate, 1) }) : words.rate_real;
     this.barWidth = width;
-    parts.bars = data.parts.map(({ token }) => g("rect", { y: 0, height: 22, style: filled(token) }));
+    const named = (id) => ({ onpointerenter: () => lightWords(`part:${id}`), onpointerleave: () => lightWords() });
+    parts.bars = data.parts.map(({ token, id }) => g("rect", { y: 0, height: 22, style: filled(token), ...named(id) }));
     const swatch = (token) => g("svg", { viewBox: "0 0 12 12", "aria-hidden": "true" }, g("rect", { width: 12, height: 12, style: filled(token) }));
-    parts.rows = data.parts.map(({ name, token }) => h("tr", {}, h("th", { scope: "row" }, swatch(token), name), h("td"), h("td")));
+    parts.rows = data.parts.map(({ name, token, id }) => h("tr", named(id), h("th", { scope: "row" }, swatch(token), name), h("td"), h("td")));
     return [
       h("p", { class: "clock" }, (parts.clock = h("span")), " ", h("small", {}, fillIn(words.clock, { total: say(this.total) }))),
       h("p", { class: "from" }, `${data.title} `, h("span", { class: "tag" }, words.labels[data.label]), ` ${speed}`),
@@ -267,9 +282,9 @@ class Walk {
       g("svg", { class: "bar", viewBox: `0 0 ${width} 22`, "aria-hidden": "true" }, defs(data.palette.classes), parts.bars),
       h("table", { class: "parts" }, (parts.caption = h("caption", { class: "small", style: "text-align:left" })), h("tbody", {}, parts.rows)),
       (parts.kv = h("p")),
-      g("svg", { viewBox: `0 -1 ${width} ${height + 2}`, role: "img", "aria-label": fillIn(words.kv_legend, { block: data.block }) },
+      (parts.squares = g("svg", { viewBox: `0 -1 ${width} ${height + 2}`, role: "img", "aria-label": fillIn(words.kv_legend, { block: data.block }) },
         g("path", { class: "room", d: squares(0, count * data.block, data.block, columns, pitch, 1.5) }),
-        (parts.prompt = g("path", { style: filled("document") })), (parts.answer = g("path", { style: filled("chat") }))),
+        (parts.prompt = g("path", { style: filled("document") })), (parts.answer = g("path", { style: filled("chat") })))),
       h("p", { class: "small" }, fillIn(words.kv_legend, { block: data.block })),
     ];
   }

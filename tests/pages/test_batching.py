@@ -179,7 +179,7 @@ def test_the_timeline_shows_every_step_and_every_token(preset: str) -> None:
 
 def test_a_stall_is_laid_on_the_document_that_made_it() -> None:
     lane = timeline.data(race("batching_document"), None)["lanes"][0]
-    step, ms, count, tokens, kind = max(lane["stalls"], key=lambda row: row[1])
+    step, ms, count, tokens, kind, _ = max(lane["stalls"], key=lambda row: row[1])
     assert (tokens, kind) == (9000, "document") and count > 10
     assert ms == lane["ms"][step] + lane["over"][step]
 
