@@ -65,6 +65,7 @@ SCALES: Mapping[str, Sequence[int]] = {"batch": BATCHES, "context": CONTEXTS, "c
 def decode(query: Mapping[str, Sequence[str]]) -> tuple[State, str]:
     """Read a link; what it gets wrong keeps its default and is named in the sentence returned ("" if nothing)."""
     state, wrong = State(), []
+    names = {"profile": "GPU profile", **{key: key for key in SCALES}}
     for key, values in query.items():
         said = values[0] if len(values) == 1 else ""
         if key == "profile" and said in profiles.names():
@@ -72,9 +73,9 @@ def decode(query: Mapping[str, Sequence[str]]) -> tuple[State, str]:
         elif key in SCALES and said in map(str, SCALES[key]):
             state = replace(state, **{key: int(said)})
         else:
-            wrong.append({"profile": "GPU profile"}.get(key, key) if hasattr(state, key) else "a setting")
-    names = " and ".join(dict.fromkeys(wrong))
-    return state, f"This link asks for something that does not exist ({names}); the usual is shown." if wrong else ""
+            wrong.append(names.get(key, "a setting"))
+    listed = " and ".join(dict.fromkeys(wrong))
+    return state, f"This link asks for something that does not exist ({listed}); the usual is shown." if wrong else ""
 
 
 def encode(state: State) -> dict[str, str]:
