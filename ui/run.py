@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -42,17 +43,60 @@ def _turn() -> Iterator[None]:
 
 
 @dataclass(frozen=True, eq=False)
-class Race:
-    """Hold one trace served under each lane's rulebook. Shared between visitors: never modified."""
+class Served:
+    """Hold what the lanes of a race left behind: tens of megabytes. Shared between visitors: never modified."""
 
-    state: RaceState
-    scenario: workload.Scenario
     trace: engine.Trace
     results: tuple[engine.Result, ...]
     summaries: tuple[Mapping[str, float], ...]
-    """`metrics.summary` of each lane, over the requests that arrive after the warm-up."""
     bound_us: np.ndarray[Any, Any]
-    """Instant before which no rulebook can have finished a request, one a request (`bounds.lone_service`)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Race:
+    """Name one trace served under each lane's rulebook, and know what came of it as long as the cache does.
+
+    A race is small: Streamlit keeps for the whole visit what a fragment was called with. `names` are lanes' names on a
+    page of its own, by rulebook id.
+    """
+
+    state: RaceState
+    scenario: workload.Scenario
+    names: Mapping[str, str] = field(default_factory=dict)
+    _seen: list[weakref.ref[Served]] = field(default_factory=list, repr=False)
+
+    @property
+    def _served(self) -> Served:
+        held = self._seen[-1]() if self._seen else None
+        if held is None:
+            held = _race(self.state)
+            self._seen[:] = [weakref.ref(held)]
+        return held
+
+    @property
+    def trace(self) -> engine.Trace:
+        """The requests."""
+        return self._served.trace
+
+    @property
+    def results(self) -> tuple[engine.Result, ...]:
+        """What each lane did."""
+        if not self.names:
+            return self._served.results
+        return tuple(
+            replace(own, rulebook=replace(own.rulebook, name=self.names.get(own.rulebook.id, own.rulebook.name)))
+            for own in self._served.results
+        )
+
+    @property
+    def summaries(self) -> tuple[Mapping[str, float], ...]:
+        """`metrics.summary` of each lane, over the requests that arrive after the warm-up."""
+        return self._served.summaries
+
+    @property
+    def bound_us(self) -> np.ndarray[Any, Any]:
+        """Instant before which no rulebook can have finished a request, one a request (`bounds.lone_service`)."""
+        return self._served.bound_us
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -139,7 +183,7 @@ class _Kept:
 
     def __init__(self, function: Callable[[RaceState], Any], most: int) -> None:
         self.shared = st.cache_resource(max_entries=most, ttl="2h", show_spinner=False)(function)
-        keep = st.cache_resource(max_entries=6, show_spinner=False, scope="session", hash_funcs={OwnState: repr})
+        keep = st.cache_resource(max_entries=3, show_spinner=False, scope="session", hash_funcs={OwnState: repr})
         self.alone = keep(function)
 
     def __call__(self, state: RaceState) -> Any:
@@ -204,19 +248,22 @@ def _serve(state: RaceState) -> engine.Result:
 _lane = _Kept(_serve, 24)
 
 
+def _serve_all(state: RaceState) -> Served:
+    trace, usual = trace_of(state), run_key(state)
+    results = tuple(_lane(replace(usual, lanes=(book,))) for book in state.lanes)
+    warmup_s = scenario_of(state).warmup_s
+    summaries = tuple(metrics.summary(result, trace, warmup_s, slo(state)) for result in results)
+    return Served(trace, results, summaries, _finish_bound(usual))
+
+
+_race = _Kept(_serve_all, 12)
+
+
 def race(state: RaceState) -> Race:
     """Run (or recall) the race of a state; raise ValueError with a sentence if it cannot be run."""
-    scenario, trace = scenario_of(state), trace_of(state)
-    usual = run_key(state)
-    results = tuple(_lane(replace(usual, lanes=(book,))) for book in state.lanes)
-    return Race(
-        state=state,
-        scenario=scenario,
-        trace=trace,
-        results=results,
-        summaries=tuple(metrics.summary(result, trace, scenario.warmup_s, slo(state)) for result in results),
-        bound_us=_finish_bound(usual),
-    )
+    made = Race(state, scenario_of(state))
+    assert made.results, "a state has at least one lane"
+    return made
 
 
 def run_key(state: RaceState) -> RaceState:

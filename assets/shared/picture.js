@@ -65,7 +65,7 @@ export function marks(most, count) {
 
 /** A number as read: at most two decimals, a true minus, thin spaces. */
 export function say(value, digits = 2) {
-  const text = Math.abs(value) < 0.5 * 10 ** -digits ? "0" : value.toFixed(digits).replace(/\.?0+$/, "");
+  const text = Math.abs(value) < 0.5 * 10 ** -digits ? "0" : value.toFixed(digits).replace(/(\.\d*?)0+$/, "$1").replace(/\.$/, "");
   return text.replace("-", "\u2212").replace(/\B(?=(\d{3})+(?!\d))(?<!\.\d*)/g, "\u2009");
 }
 
