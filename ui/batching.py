@@ -262,6 +262,7 @@ def facts(race: run.Race) -> dict[str, Any]:
         "gap_times": first["longest_gap_ms"] / max(today["longest_gap_ms"], 1e-9),
         "first_percent": 100.0 * (first["mean_ms"] / today["mean_ms"] - 1.0),
         "longest_prompt": int(race.trace.prompt_tokens.max()),
+        "longest_id": int(race.trace.prompt_tokens.argmax()),
         "strict_ms": found.limits[0],
         "loose_ms": found.limits[-1],
         "strict_best": found.best[0],

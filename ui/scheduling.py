@@ -119,6 +119,7 @@ def behind(race: Race) -> dict[str, Any] | None:
     best = min(others, key=lambda k: float(latency[k][waiting].mean()))
     return {
         "lane": race.labels[lanes[0]],
+        "request": stood.request,
         "kind": race.scenario.classes[int(_classes(race)[stood.request])],
         "prompt": int(race.trace.prompt_tokens[stood.request]),
         "from_s": stood.from_s,
