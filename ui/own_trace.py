@@ -17,7 +17,6 @@ from engine.workload.predictions import client_limits, predict
 from ui import text
 from ui.state import RaceState
 
-TYPES = ("csv", "json", "jsonl", "txt")
 MOST_BYTES = 1_000_000
 MOST_REQUESTS, MOST_PROMPT, MOST_OUTPUT, MOST_S = 2_000, 2_000_000, 300_000, 300
 """What is raced of a file: requests, their tokens of prompt and of answer together, seconds of arrivals."""
@@ -150,10 +149,9 @@ def _dropped(page: str) -> None:
 
 
 def choose(page: str) -> None:
-    """Offer to race a file's requests, and the way back."""
+    """Offer to race a file's requests, and the way back. What a file is its content says, not its name."""
     st.file_uploader(
         "Race your own requests",
-        type=list(TYPES),
         key=f"{page}_own",
         max_upload_size=1,
         on_change=_taken,
