@@ -80,7 +80,8 @@ def _models() -> None:
     if attempt is not None:
         views.step_times(decisions.PROFILE, estimated=False)
         attempt()
-    st.markdown(text.model(MODELS[chosen or first]))
+    terms = ("bound", "relaxation", "latency")
+    st.markdown(text.explain_terms(text.model(MODELS[chosen or first]), terms), unsafe_allow_html=True)
 
 
 def _part(part: findings.Part) -> None:

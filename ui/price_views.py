@@ -121,7 +121,7 @@ def stage() -> None:
     left, right = st.columns([7, 3], gap="large")
     with left:
         if state == known[state.preset].instance:
-            st.markdown(known[state.preset].sentence)
+            st.markdown(text.explain_terms(known[state.preset].sentence, ("price",)), unsafe_allow_html=True)
         else:
             text.show("prices/changed", title=known[state.preset].title)
         editor.show(

@@ -33,14 +33,12 @@ ROWS: Mapping[str, tuple[str, ...]] = {
     "tree": ("found", "lost", "score"),
     "walk": ("roofline", "squares", "clock", "prompt", "answer"),
     "editor": ("plane", "price", "cost"),
-    "challenge": ("plane", "price"),
+    "challenge": ("plane", "rows", "price"),
 }
 """Picture (its file in assets/) -> its rows, as marks name them."""
 KINDS = ("lane", "class", "request", "slot", "part", "row")
 MARK = re.compile(r"\[\[(\w+):([^|\]]+)(?:\|([^\]]+))?\]\]")
 _NOT_PROSE = r"<span data-lights.*?</span>|<[^>]*>|`[^`]*`|\$\$.*?\$\$|\$[^$\n]+\$|\]\([^)]*\)"
-_ENDINGS = r"(?:s|es|d|ed|ions?|ing)?"
-"""A term is used in other forms, too: blocks, preempted, eviction."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +121,13 @@ def plain(sentence: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>$#~:|@&!]|\.(?=\w)|^[-+=])", r"\\\1", sentence)
 
 
+@cache
+def any_term() -> str:
+    """Return a pattern of all terms, the longest first, in the forms in which they are used: blocks, evicted."""
+    known = "|".join(map(re.escape, sorted(glossary(), key=len, reverse=True)))
+    return rf"(?P<term>{known})(?:s|es|d|ed|ions?|ing|ped|ping)?"
+
+
 def explain_terms(markdown: str, terms: tuple[str, ...]) -> str:
     """Wrap the first use of each glossary term in an `<abbr>` that keyboard and pointer can open.
 
@@ -132,14 +137,13 @@ def explain_terms(markdown: str, terms: tuple[str, ...]) -> str:
     left = {term.lower(): html.escape(glossary()[term], quote=True) for term in terms}
     if not left:
         return markdown
-    any_term = rf"(?P<term>{'|'.join(map(re.escape, sorted(left, key=len, reverse=True)))}){_ENDINGS}"
 
     def explained(found: re.Match[str]) -> str:
         # any capitals: a term may open its sentence
         if found["term"]:
             meaning = left.pop(found["term"].lower(), None)
             return found[0] if meaning is None else f'<abbr title="{meaning}" tabindex="0">{found[0]}</abbr>'
-        marked = re.fullmatch(rf"(?is)<span( data-lights[^>]*)>{any_term}</span>", found[0])
+        marked = re.fullmatch(rf"(?is)<span( data-lights[^>]*)>{any_term()}</span>", found[0])
         meaning = left.pop(marked["term"].lower(), None) if marked else None
         return (
             found[0]
@@ -147,7 +151,7 @@ def explain_terms(markdown: str, terms: tuple[str, ...]) -> str:
             else f'<abbr title="{meaning}"{marked[1]}>{found[0][6 + len(marked[1]) : -7]}</abbr>'
         )
 
-    return re.sub(rf"(?is){_NOT_PROSE}|(?<![\w<]){any_term}(?!\w)", explained, markdown)
+    return re.sub(rf"(?is){_NOT_PROSE}|(?<![\w<]){any_term()}(?!\w)", explained, markdown)
 
 
 def _line(kind: str, name: str, mode: palette.Mode) -> str:

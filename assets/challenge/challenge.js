@@ -175,7 +175,7 @@ class Challenge {
     this.shine(LIGHTS.what);
   }
 
-  /** Light up what a word of the page names: a request by its letter, a slot, or a row: plane, price. */
+  /** Light up what a word of the page names: a request by its letter, a slot, or a row: plane, rows, price. */
   shine(what) {
     if (!this.data) return;
     const { kind, name } = what ?? {}, i = kind === "request" ? this.data.requests.findIndex((r) => r.name === name) : -1;
@@ -262,7 +262,7 @@ class Challenge {
     if (data.prices) this.prices(svg, x, priceTop, priceTop + 68);
     // where the frame goes that a word of the page calls for
     const row = (from, to) => [x(0) - 3, from, x(slots) - x(0) + 6, to - from];
-    this.places = { plane: row(top, floor + 3), price: data.prices && row(priceTop - 24, priceTop + 72), slot: (t) => t >= 1 && t <= slots && [x(t - 1), top, this.slot, (data.prices ? priceTop + 68 : floor) - top] };
+    this.places = { plane: row(top, floor + 3), rows: row(rowsTop - 2, rowsEnd + 2), price: data.prices && row(priceTop - 24, priceTop + 72), slot: (t) => t >= 1 && t <= slots && [x(t - 1), top, this.slot, (data.prices ? priceTop + 68 : floor) - top] };
     svg.append((this.frame = g("rect", { fill: "none", stroke: "var(--ink)", "stroke-width": 3, "pointer-events": "none" })));
     return svg;
   }
