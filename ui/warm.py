@@ -8,6 +8,8 @@ import gc
 import logging
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -48,6 +50,13 @@ def give_memory_back() -> None:
         libc.mallopt(mmap_threshold, 1_000_000)
 
 
+def compile_apart() -> None:
+    """Compile the kernels in a process of their own if none are cached: a compiler keeps 400 MB for good."""
+    folder = Path(os.environ.get("NUMBA_CACHE_DIR", ROOT / "engine" / "__pycache__"))
+    if not any(folder.rglob("kernel.advance*.nbi")):
+        subprocess.run([sys.executable, "-c", "from ui import warm; warm.compile_all()"], cwd=ROOT, check=False)
+
+
 def up() -> float:
     """Import what the pages import, run every preset's shapes once, freeze; return the seconds it took.
 
@@ -56,6 +65,7 @@ def up() -> float:
     start = time.perf_counter()
     give_memory_back()
     cache_folder()
+    compile_apart()
     import altair  # noqa: F401
     import pandas  # noqa: F401
     from streamlit.runtime.pages_manager import PagesManager
@@ -65,7 +75,7 @@ def up() -> float:
     # The link of a page, opened first after a start, would run its file without the shell: say now that the shell's
     # own list of pages counts, as `st.navigation` does when it is first called.
     PagesManager.uses_pages_directory = False
-    _compile()
+    compile_all()
     _default_race()
     _map()
     text.glossary()
@@ -76,7 +86,7 @@ def up() -> float:
     return seconds
 
 
-def _compile() -> None:
+def compile_all() -> None:
     """Compile (or load from Numba's cache) every kernel signature that a page can reach, with a tiny server."""
     import numpy as np
 

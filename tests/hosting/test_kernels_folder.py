@@ -44,3 +44,17 @@ def test_a_folder_that_was_named_stays(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setenv(warm.KERNELS, "/nowhere")
     warm.cache_folder()
     assert os.environ["NUMBA_CACHE_DIR"] == str(tmp_path)
+
+
+def test_kernels_are_compiled_in_another_process_only_where_none_lie(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(warm.subprocess, "run", lambda command, **_: started.append(command))
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    warm.compile_apart()
+    assert "compile_all" in started[0][-1]
+    (tmp_path / "engine_1").mkdir()
+    (tmp_path / "engine_1" / "kernel.advance-9.py311.nbi").touch()
+    warm.compile_apart()
+    assert len(started) == 1
