@@ -214,9 +214,7 @@ def _by_class(
     return table[kind, 0], table[kind, 1]
 
 
-def _agents(
-    drawn: list[Generator], rate: float, duration_s: float, sigma: float, spread: float | None = None
-) -> Trace:
+def _agents(drawn: list[Generator], rate: float, duration_s: float, sigma: float, spread: float | None = None) -> Trace:
     """Draw conversations as a Poisson stream; each turn's prompt is all that was said before plus new text.
 
     Turns that could not arrive within the duration even if every answer took no time are left out: the same rows under
