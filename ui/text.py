@@ -172,7 +172,8 @@ def _line(kind: str, name: str, mode: palette.Mode) -> str:
 def _lane_tokens() -> Mapping[str, str]:
     """Return rulebook's name -> palette token, from the files: rules need not be known to draw a line under a name."""
     books = [tomllib.loads(path.read_text("utf-8")) for path in (FOLDER.parent / "rulebooks").glob("*.toml")]
-    return {book["name"]: book["about"]["color"] for book in books if "color" in book.get("about", {})}
+    about = [(book["name"], book.get("about", {})) for book in books]
+    return {word: own["color"] for name, own in about if "color" in own for word in (name, own.get("short", name))}
 
 
 def marked(name: str, mode: palette.Mode, **numbers: Any) -> str:

@@ -496,7 +496,7 @@ class LaneView {
     this.keys = new Int32Array(lane.squares).fill(-1);
     this.columns = Math.max(12, Math.min(COLUMNS, lane.squares)); // a small memory gets large squares
     this.selected = -1;
-    this.root.addEventListener("pointerenter", () => lightWords(`lane:${lane.name}`));
+    this.root.addEventListener("pointerenter", () => lightWords(`lane:${lane.name}`, `lane:${lane.short}`));
     this.root.addEventListener("pointerleave", () => lightWords());
     this.#listen();
   }
@@ -1034,6 +1034,8 @@ class Timeline {
     c.fillStyle = ink.ink;
     c.fillRect(0, this.track - 2, x, 4);
     this.#flag(c);
+    const named = player.lanes[0].arrival_us[player.shone]; // a request that a word names, though it may not be here now
+    if (named < NEVER) c.fillRect(this.x(named) - 2, this.track - 20, 4, 30);
     c.fillRect(Math.round(x) - 0.5, this.diff.top, 1, this.curves.top + this.curves.tall - this.diff.top);
     c.beginPath();
     c.arc(x, this.track, 8, 0, 7);
@@ -1596,7 +1598,7 @@ class Player {
     if (!this.lanes) return;
     const { kind, name } = what ?? {}, row = kind === "row" ? name : "", request = kind === "request" && /^\d+$/.test(name);
     this.shone = request ? Number(name) : kind === "class" ? -2 - this.names.indexOf(name) : -1; // -1: a class that is not here
-    for (const view of this.views) view.shine(kind === "lane" && name === view.lane.name, row);
+    for (const view of this.views) view.shine(kind === "lane" && [view.lane.name, view.lane.short].includes(name), row);
     this.timeline.root.style.outline = row === "curves" ? "3px solid var(--ink)" : "";
     this.redraw();
   }
