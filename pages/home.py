@@ -19,7 +19,7 @@ with st.container(horizontal=True, vertical_alignment="center", gap="small"):
 
 race, trouble = controls.run_or_last_good("home", own_trace.instead("home", state))
 controls.say(own_trace.note("home", note), trouble, "home")
-own_trace.told("home")
+own_trace.told("home", race.state)
 controls.stage("home", race, claim=text.fill("home/claim"))
 views.let_the_race_draw(race)
 

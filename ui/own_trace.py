@@ -167,10 +167,13 @@ def note(page: str, said: str) -> str:
     return " ".join(part for part in (said, st.session_state.get(f"{page}.own_note", "")) if part)
 
 
-def told(page: str) -> None:
-    """Say that own requests are raced, how many, what was assumed, and that the link does not hold them."""
+def told(page: str, raced: RaceState) -> None:
+    """Say that own requests are raced, how many, what was assumed, and that the link does not hold them.
+
+    `raced`: the state of the race on screen, which is the last good one where the file's requests cannot be served.
+    """
     own: Own | None = st.session_state.get(f"{page}.own")
-    if own is None:
+    if own is None or not isinstance(raced, OwnState) or raced.digest != own.digest:
         return
     words = "home/own_all" if len(own.trace) == own.read else "home/own_first"
     text.show(words, raced=len(own.trace), read=own.read)
