@@ -41,7 +41,7 @@ with price:
 with others:
     st.header("Other ways to ask", anchor="others")
     text.show("caching/pins")
-caching_page.code()
+caching_page.rule()
 
 st.header("Does it generalise", anchor="seeds")
 caching_page.seeds(race, facts)

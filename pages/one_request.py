@@ -23,6 +23,7 @@ with costs:
     st.header("What one token costs", anchor="cost")
     st.table(one_request.costs(request), border="horizontal", alt="Time, operations and bytes of one token")
     text.show("one_request/costs", **facts)
+    one_request_views.step()
 
 st.header("Each half, by itself", anchor="halves")
 views.panels(one_request_charts.panels(request, views.mode()), one_request_charts.panels_alt(facts))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +9,7 @@ import numpy as np
 import streamlit as st
 
 import engine
-from engine import metrics, reference, step_time, workload
+from engine import metrics, step_time, workload
 from ui import chapter, run, text, timeline
 from ui.state import BUDGETS, RaceState
 
@@ -279,12 +277,4 @@ def facts(race: run.Race) -> dict[str, Any]:
         "tie_percent": run.TIE_PERCENT,
         "sweep_seeds": SWEEP_SEEDS,
         **{f"source_{book}": run.books()[book].about["source"] for book in WAYS},
-    }
-
-
-def code() -> Mapping[str, str]:
-    """Return heading -> the engine's own lines: a step's time, and how the budget is handed to who waits."""
-    return {
-        "step_time.terms_ms": inspect.getsource(step_time.terms_ms),
-        "Server._serve_waiting": inspect.cleandoc("\n" + inspect.getsource(reference.Server._serve_waiting)),
     }

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from engine import workload
-from ui import batching, batching_charts, chapter, run, text, timeline, views
+from engine import reference, step_time, workload
+from ui import batching, batching_charts, chapter, code, run, text, timeline, views
 
 
 def stage(race: run.Race) -> None:
@@ -37,7 +37,7 @@ def ways(race: run.Race) -> None:
 
 
 def budget(race: run.Race, facts: Mapping[str, Any]) -> None:
-    """Show what the token budget does at each limit, with the formula and its code behind it."""
+    """Show what the token budget does at each limit, with its figures, the formula and its code behind it."""
     found = batching.sweep(race)
     panel = batching_charts.goodput(found, race.state.budget, views.mode())
     drawn, told = st.columns([7, 4], gap="large")
@@ -52,13 +52,15 @@ def budget(race: run.Race, facts: Mapping[str, Any]) -> None:
                 icon=":material/arrow_forward:",
                 query_params={"preset": batching.MOVES},
             )
-    with st.expander("Every budget in figures, the formula and its code"):
+    with st.expander("Every budget in figures"):
         st.table(batching_charts.table(found), border="horizontal", alt="What each token budget does")
-        text.show("batching/formula", **facts)
-        text.show("batching/code_lead", **facts)
-        for name, lines in batching.code().items():
-            st.code(lines, language="python")
-            st.caption(name)
+    code.same(
+        step_time.terms_ms,
+        reference.Server._serve_waiting,
+        formula="batching/formula",
+        where="batching/in_code",
+        **facts,
+    )
 
 
 @st.fragment

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +12,7 @@ import streamlit as st
 import engine
 from engine import metrics
 from solvers.policies import lp_retention
-from ui import caching_picture, chapter, charts, labels, run, text, views
+from ui import caching_picture, chapter, charts, code, labels, run, text, views
 from ui.state import RaceState
 
 CHAPTER = chapter.Chapter(
@@ -198,11 +197,9 @@ def curves(race: run.Race) -> None:
     views.panels(charts.distributions(race, "ttft", mode), charts.distributions_alt(race, "ttft"))
 
 
-def code() -> None:
+def rule() -> None:
     """Show the price as a formula and as the lines of the rule that compute it."""
-    with st.expander("The price as a formula, and in the engine's own lines"):
-        text.show("caching/formula")
-        st.code(inspect.getsource(lp_retention.worth), language="python")
+    code.same(lp_retention.worth, formula="caching/formula", where="caching/in_code")
 
 
 def seeds(race: run.Race, told: Mapping[str, Any]) -> None:

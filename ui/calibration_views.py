@@ -8,8 +8,8 @@ from typing import Any
 
 import streamlit as st
 
-from engine import profiles
-from ui import calibration, calibration_charts, chapter, labels, text, validation, views, walk
+from engine import profiles, step_time
+from ui import calibration, calibration_charts, chapter, code, labels, text, validation, views, walk
 from ui.calibration import KINDS, SCALES, State
 
 READING = 860
@@ -165,6 +165,7 @@ def _fit(state: State) -> None:
                 st.dataframe(points[points["kind"] == kind].drop(columns="kind"), hide_index=True)
         else:
             _no_points(state.profile)
+        code.same(step_time.terms_ms, formula="one_request/formula", where="calibration/in_code")
     if len(points) or calibration.CURVES[kind]:
         with left:
             panel = calibration_charts.fit(state.profile, kind, views.mode())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,7 +9,7 @@ import streamlit as st
 
 from engine import memory as blocks
 from engine import reference
-from ui import charts, memory, memory_charts, run, text, views
+from ui import charts, code, memory, memory_charts, run, text, views
 from ui.run import Race
 from ui.state import WATERMARKS
 
@@ -123,12 +121,12 @@ def _returns(race: Race, facts: Mapping[str, Any]) -> None:
 
 
 def rule(facts: Mapping[str, Any]) -> None:
-    """Show the admission test as a formula and as the engine's own lines."""
-    with st.expander("The promise as a formula, and as the engine's own code", icon=":material/function:"):
-        text.show("memory/formula", **facts)
-        server = reference.Server
-        for piece in (server._reservation, server._watermark, server._gate):
-            st.code(textwrap.dedent(inspect.getsource(piece)), language="python")
-        text.show("memory/formula_back")
-        for function in (blocks.swap_ms, blocks.recompute_ms):
-            st.code(inspect.getsource(function), language="python")
+    """Show the admission test, and the time of the ways back, as formulas and as the engine's own lines."""
+    server = reference.Server
+    door = (server._reservation, server._watermark, server._gate)
+    back = (blocks.swap_ms, blocks.recompute_ms)
+    left, right = st.columns(2, gap="large")
+    with left:
+        code.same(*door, formula="memory/formula", where="memory/in_code", **facts)
+    with right:
+        code.same(*back, formula="memory/formula_back", where="memory/in_code_back", **facts)

@@ -9,7 +9,7 @@ from typing import Any
 import streamlit as st
 
 from engine import profiles, step_time
-from ui import chapter, labels, link, one_request, text, walk
+from ui import chapter, code, labels, link, one_request, text, walk
 from ui.one_request import Request
 
 SLIDER = 158
@@ -43,6 +43,11 @@ def choose(request: Request) -> None:
     with row.popover("More", icon=":material/tune:"):
         st.select_slider("Token budget of a step", one_request.BUDGETS, format_func=text.thousands, key="one_budget")
         text.show("one_request/budget")
+
+
+def step() -> None:
+    """Show the time of a step as a formula and as the engine's own lines."""
+    code.same(step_time.terms_ms, formula="one_request/formula", where="one_request/in_code")
 
 
 def _choose_preset() -> None:

@@ -6,7 +6,8 @@ from typing import Any
 
 import streamlit as st
 
-from ui import caching, controls, decisions, findings, player, prices, run, text, views
+from solvers.policies import lp_price
+from ui import caching, code, controls, decisions, findings, player, prices, run, text, views
 
 DERIVATIONS = {
     "GreedyDual is dual ascent": "2.5",
@@ -38,6 +39,8 @@ MODELS = {
     "How much a server carries": "10",
 }
 """The decisions of one server and the section of docs/optimization.md with their program."""
+RENT = "4"
+"""The section whose prices order the line of a lane of the race."""
 
 
 def show(answer: prices.Answer) -> None:
@@ -82,6 +85,8 @@ def _models() -> None:
         attempt()
     terms = ("bound", "relaxation", "latency")
     st.markdown(text.explain_terms(text.model(MODELS[chosen or first]), terms), unsafe_allow_html=True)
+    if MODELS[chosen or first] == RENT:
+        code.same("lp_prices", lp_price.lp_price.rule, formula="prices/formula_rent", where="prices/in_code")
 
 
 def _part(part: findings.Part) -> None:

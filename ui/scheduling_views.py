@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +9,7 @@ import streamlit as st
 
 from engine import ageing, reference
 from engine.policies import sjf
-from ui import chapter, charts, player, run, scheduling, scheduling_charts, text, views
+from ui import chapter, charts, code, player, run, scheduling, scheduling_charts, text, views
 
 
 def question(race: run.Race) -> dict[str, Any]:
@@ -81,14 +79,7 @@ def rules() -> None:
     order, door = st.columns(2, gap="large")
     with order:
         text.show("scheduling/formula_order")
-        _lines(sjf.sjf.rule, ageing.aged)
+        code.same(sjf.sjf.rule, ageing.aged, where="scheduling/in_code_order")
     with door:
         text.show("scheduling/formula_door")
-        _lines(reference.Server._peak)
-
-
-def _lines(*pieces: Any) -> None:
-    # not coloured: the colours of Streamlit's own highlighter are too faint on the page's ground
-    with st.expander("The same in the engine"):
-        for piece in pieces:
-            st.code(textwrap.dedent(inspect.getsource(piece)), language=None, wrap_lines=True)
+        code.same(reference.Server._peak, where="scheduling/in_code_door")

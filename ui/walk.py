@@ -81,8 +81,9 @@ def data(id: str, prompt: int, output: int, budget: int) -> dict[str, Any]:
     `bandwidth` in GB/s, `peak` in TFLOP/s, from the datasheet, or None. `points`: measured, [x, y, kind in KINDS,
     tokens, ms].
     `curve`: fitted [x, y] of a first chunk of 1 ... `most` tokens. `steps`: columns of equal length, `x`, `y`, `ms`,
-    `new` tokens, `kv` and `out`: tokens in KV and handed out when the step ends. `parts`: [{id, name, token, ms: [...]}].
-    x in FLOP/byte, y in TFLOP/s, both on one card of `cards`. LookupError for a profile that does not say its model.
+    `new` tokens, `kv` and `out`: tokens in KV and handed out when the step ends.
+    `parts`: [{id, name, token, ms: [...]}]. x in FLOP/byte, y in TFLOP/s, both on one card of `cards`.
+    LookupError for a profile that does not say its model.
     """
     model = profiles.model(id)
     if model is None:

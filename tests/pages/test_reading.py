@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
+import textwrap
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from engine import workload
+from engine import ageing, reference, step_time, workload
 from tests.pages.test_home import opened, visited
-from ui import player, run, text, walk
+from ui import code, player, run, text, walk
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BLOCKS = sorted(
@@ -173,3 +178,38 @@ def test_first_use_is_told_from_the_second() -> None:
 def test_each_term_is_explained_where_the_page_first_uses_it(name: str) -> None:
     missing = {term: piece[:90] for term, (piece, told) in first_uses(shown(name)).items() if not told}
     assert not missing
+
+
+# ---------------------------------------------------------------- code
+@pytest.mark.parametrize("name", ["batching", "memory", "scheduling", "caching", "one_request", "calibration"])
+def test_each_rule_stands_as_formula_as_code_and_in_the_picture(name: str) -> None:
+    same = [box for box in page(name).expander if box.label == code.LABEL]
+    assert same
+    for box in same:
+        assert box.code and all(re.match(r"(@.*\n)*def ", piece.value) for piece in box.code)
+        assert not any('"""' in piece.value for piece in box.code), "the lines alone: the formula's words say the rest"
+        said = " ".join(element.value for element in box.markdown)
+        assert "In the picture" in said
+        assert ("$$" in said) == (name != "scheduling"), "scheduling has its formulas in sight, right above"
+
+
+def test_rent_stands_as_formula_as_rulebook_and_as_code() -> None:
+    app = visited("prices", {"prices_model": "Two prices at once"})
+    (box,) = [box for box in app.expander if box.label == code.LABEL]
+    book, rule = (piece.value for piece in box.code)
+    assert 'order = "lp_price"' in book and "[about]" not in book
+    assert "aged(now.memory * memory + now.gpu_time * gpu" in rule and "Serve by rent" not in rule
+    assert "c_i" in box.markdown[0].value and "In the picture" in box.markdown[1].value
+
+
+@pytest.mark.parametrize("rule", [ageing.aged, reference.Server._peak, step_time.terms_ms])
+def test_lines_of_a_function_are_those_that_run(rule: Callable[..., Any]) -> None:
+    whole = ast.parse(textwrap.dedent(inspect.getsource(rule)))
+    assert isinstance(whole.body[0], ast.FunctionDef) and ast.get_docstring(whole.body[0])
+    del whole.body[0].body[0]
+    assert ast.dump(ast.parse(code.lines(rule))) == ast.dump(whole)
+
+
+def test_an_unknown_rulebook_is_a_sentence() -> None:
+    with pytest.raises(LookupError, match="no rulebook is called 'nope'"):
+        code.lines("nope")
