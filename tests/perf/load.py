@@ -148,6 +148,7 @@ def report(args: argparse.Namespace, samples: Sequence[Sample], watch: Watch) ->
         "visitors": args.visitors,
         "minutes": args.minutes,
         "think_s": args.think,
+        "behind": args.behind,
         "cores": len(os.sched_getaffinity(0)),
         **watch.figures(),
         "interactions": times(moved),
@@ -192,7 +193,7 @@ async def visit(args: argparse.Namespace, address: str, pid: int | None) -> dict
         await asyncio.sleep(RAMP_S * number / args.visitors)
         rng = random.Random(args.seed * 10_000 + number)
         theme = "dark" if number % 5 == 4 else "light"
-        await Visitor(address, rng, args.think, args.stay, samples, theme).stay(until)
+        await Visitor(address, rng, args.think, args.stay, samples, theme, args.behind).stay(until)
 
     def write() -> dict[str, Any]:
         found = report(args, samples, watch)
@@ -225,6 +226,9 @@ def main() -> int:
     ask.add_argument("--minutes", type=float, default=5)
     ask.add_argument("--think", type=float, default=5, help="seconds between two changes, on average")
     ask.add_argument("--stay", type=float, default=60, help="seconds on a page, about")
+    ask.add_argument(
+        "--behind", type=float, default=0.1, help="share of changes drawn from all settings, not those in front"
+    )
     ask.add_argument("--seed", type=int, default=1)
     ask.add_argument("--address", help="a server that runs already, instead of one of our own")
     ask.add_argument("--pid", type=int, help="its process id, to watch its memory")

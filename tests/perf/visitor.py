@@ -41,6 +41,8 @@ class Widget:
     """Whether the server insists on what it shows; otherwise the front end keeps what it has."""
     fragment: str
     movable: bool
+    front: bool = True
+    """Whether it stands in front, not behind a button such as "More"."""
 
     def state(self) -> WidgetState:
         """Return what the front end tells the server about this widget."""
@@ -100,6 +102,8 @@ class Visitor:
     stay_s: float
     samples: list[Sample]
     theme: str = "light"
+    behind: float = 0.1
+    """Share of the changes that are drawn from all settings, those behind a button included."""
     pages: list[tuple[str, str]] = field(default_factory=list)
     """Script hash and path of each page, as the navigation names them."""
     page: str = ""
@@ -154,7 +158,8 @@ class Visitor:
         movable = [widget for widget in self.widgets.values() if widget.movable]
         if not movable:
             return
-        widget = self.rng.choice(movable)
+        front = [widget for widget in movable if widget.front]
+        widget = self.rng.choice(front if front and self.rng.random() >= self.behind else movable)
         widget.now = (self.rng.choice([mark for mark in widget.marks if (mark,) != widget.now]),)
         await self._ask(socket, "fragment" if widget.fragment else "change", self._message(widget.fragment))
 
@@ -185,6 +190,7 @@ class Visitor:
 
     async def _answer(self, socket: ClientConnection, fragment: str) -> str:
         fresh: dict[str, Widget] = {}
+        hidden: list[tuple[int, ...]] = []
         error = ""
         while True:
             answer = ForwardMsg.FromString(await socket.recv(decode=False))
@@ -194,7 +200,11 @@ class Visitor:
                 delta = self.known.get(answer.ref_hash, delta)
             elif answer.metadata.cacheable and answer.hash:
                 self.known[answer.hash] = delta if widget_of(delta) else Delta()
+            path = tuple(answer.metadata.delta_path)
+            if delta.WhichOneof("type") == "add_block" and delta.add_block.WhichOneof("type") == "popover":
+                hidden.append(path)
             if (widget := widget_of(delta)) is not None:
+                widget.front = not any(path[: len(block)] == block for block in hidden)
                 if not widget.told and widget.id in self.widgets:
                     widget.now = self.widgets[widget.id].now
                 fresh[widget.id] = widget
