@@ -56,7 +56,7 @@ class OwnState(RaceState):
             workload.scenario(self.preset),
             warmup_s=0.0,
             duration_s=float(self.requests.arrival_us.max(initial=0)) / 1e6,
-            classes=("request",) if kinds == 1 else tuple(f"class {k + 1}" for k in range(kinds)),
+            classes=("request",) if kinds == 1 else tuple(f"class {k}" for k in range(kinds)),
         )
 
 
@@ -85,7 +85,7 @@ def read(name: str, data: bytes) -> Own:
 def first(trace: Trace) -> Trace:
     """Return the requests that arrive first, as many as a page can run; raise ValueError if that is none.
 
-    Classes are counted from 0; a file with more than MOST_CLASSES of them has one.
+    Classes below MOST_CLASSES are kept; with one beyond them, there is but one.
     """
     # a request that waits for another names it by its row, and such files are in order
     order = np.argsort(trace.arrival_us, kind="stable") if trace.after is None else np.arange(len(trace))
@@ -109,8 +109,8 @@ def first(trace: Trace) -> Trace:
     }
     columns["arrival_us"] = columns["arrival_us"] - columns["arrival_us"].min()
     if trace.class_id is not None:
-        known, kinds = np.unique(trace.class_id[rows], return_inverse=True)
-        columns["class_id"] = kinds if len(known) <= MOST_CLASSES else np.zeros(len(rows), np.int64)
+        kinds = trace.class_id[rows]
+        columns["class_id"] = kinds if kinds.max() < MOST_CLASSES else np.zeros(len(rows), np.int64)
     if trace.block_hashes is not None:
         offsets, hashes = trace.block_hashes
         blocks = [hashes[offsets[i] : offsets[i + 1]] for i in rows]
@@ -128,12 +128,15 @@ def instead(page: str, state: RaceState) -> RaceState:
 
 
 def _taken(page: str) -> None:
-    """Take a file, or the requests of the last good one if it is bad, or none if it was removed (a callback)."""
+    """Take a file; a bad one keeps the requests of the last good one (a callback).
+
+    A file that is taken away changes nothing: the browser takes the old one away before it sends another, and that one
+    may be bad. The way back is a button.
+    """
     session, file = st.session_state, st.session_state[f"{page}_own"]
-    session[f"{page}.own_note"] = ""
     if file is None:
-        session.pop(f"{page}.own", None)
         return
+    session[f"{page}.own_note"] = ""
     try:
         if file.size > MOST_BYTES:
             raise ValueError(f"The file has {file.size:,} bytes; this page reads {MOST_BYTES:,}: upload a part of it.")
