@@ -60,8 +60,8 @@ class Grid:
 
 
 GRIDS = {
-    "map": Grid((50, 70, 90, 110, 130), (0, 50, 100, 200), (3_000, 6_000, 27_000), (0, 50, 200)),
-    "map_turns": Grid((70, 100, 130), (50, 200), (9_000, 27_000), (50,)),
+    "map": Grid((70, 90, 110), (0, 100, 200), (3_000, 6_000, 27_000), (0, 50, 200)),
+    "map_turns": Grid((70, 100), (50, 200), (9_000, 27_000), (50,)),
 }
 """By scenario: requests that share nothing; agents whose turns repeat what was said."""
 

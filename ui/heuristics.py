@@ -282,7 +282,7 @@ def about() -> dict[str, Any]:
 
 @cache
 def facts() -> dict[str, Any]:
-    """Return the numbers of the page's words: mean latency over all cells of both maps, and of named parts of them."""
+    """Return the numbers of the page's words: mean latency over all cells of both maps, named parts of them, P99."""
     back, none = cells("map_turns"), cells("map")
     found = (*none, *back)
     memories, errors = axes("map_turns")["memory"], axes("map")["error"]
@@ -293,6 +293,7 @@ def facts() -> dict[str, Any]:
         "none": none,
         "alike": cells("map", rivals="alike"),
         "guess": [cell for cell in none if cell.error == max(errors)],
+        "tail": cells("map", "p99_ms"),
     }
     out: dict[str, Any] = {}
     for name, part in parts.items():
