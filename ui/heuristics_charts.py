@@ -21,8 +21,8 @@ SHADES = (0.18, 0.42, 0.66)
 SIDES = {LP: "lp", "hand": "sjf"}
 HATCH = (-0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75)
 """Where the lines of a hatched cell meet its left side, in heights of the cell."""
-HEIGHT = 84
-"""Of a cell, in px."""
+HEIGHT, AXIS = 84, 60
+"""Of a cell and of what stands around all of them, in px."""
 
 
 def shade(gain: float) -> float:
@@ -91,9 +91,7 @@ def _grid_form(loads: tuple[int, ...], spreads: tuple[int, ...], mode: Mode) -> 
     y = alt.Y(
         "y:Q",
         scale=alt.Scale(domain=[0, len(spreads)], nice=False),
-        axis=axis(
-            "spread of lengths: standard deviation over mean", [f"{spread / 100:.1f}" for spread in spreads], "left"
-        ),
+        axis=axis("spread of lengths", [f"{spread / 100:.1f}" for spread in spreads], "left"),
     )
     base = alt.Chart().encode(x=x, y=y, x2="x2:Q", y2="y2:Q")
     pick = alt.selection_point(name="cell", fields=["load", "spread"], on="click", toggle=False, clear=False)
@@ -131,7 +129,7 @@ def _grid_form(loads: tuple[int, ...], spreads: tuple[int, ...], mode: Mode) -> 
         )
         .add_params(pick),
     ]
-    return finished(alt.layer(*layers).properties(height=HEIGHT * len(spreads), width="container"), mode)
+    return finished(alt.layer(*layers).properties(height=HEIGHT * len(spreads) + AXIS, width="container"), mode)
 
 
 def grid(layer: Sequence[Cell], at: Cell, mode: Mode = "light") -> Panel:
