@@ -191,7 +191,8 @@ class Tree {
       for (const [row, part] of [["found", found], ["lost", lost]]) part.style.outline = kind === "row" && name === row ? "2px solid" : "";
       const all = bars.every((bar) => classes[nodes[bar.place.n].cls] !== name);
       for (const { place, node: bar, score } of bars) {
-        bar.style.opacity = kind === "class" && !all && classes[nodes[place.n].cls] !== name ? 0.2 : "";
+        const dim = kind === "class" && !all && classes[nodes[place.n].cls] !== name ? 0.2 : ""; // names stay readable
+        for (const part of bar.querySelectorAll("path")) part.style.opacity = dim;
         if (score) score.style.outline = kind === "row" && name === "score" ? "2px solid" : "";
       }
     }

@@ -215,7 +215,10 @@ class Walk {
     const { kind, name } = what ?? {}, { parts, data } = this;
     if (!data) return;
     const lit = data.parts.findIndex(({ id }) => kind === "part" && id === name);
-    data.parts.forEach((_, j) => { for (const node of [parts.bars[j], parts.rows[j]]) node.style.opacity = lit >= 0 && lit !== j ? 0.2 : ""; });
+    data.parts.forEach((_, j) => { // words stay readable: the bars alone step back
+      parts.bars[j].style.opacity = lit >= 0 && lit !== j ? 0.2 : "";
+      parts.rows[j].style.outline = lit === j ? "2px solid var(--ink)" : "";
+    });
     for (const [row, node] of Object.entries({ roofline: parts.roofline, squares: parts.squares, clock: parts.clock })) Object.assign(node.style, { outline: kind === "row" && name === row ? "3px solid var(--ink)" : "", outlineOffset: "2px" });
     parts.prompt.style.opacity = kind === "row" && name === "answer" ? 0.2 : "";
     parts.answer.style.opacity = kind === "row" && name === "prompt" ? 0.2 : "";
