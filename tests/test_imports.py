@@ -13,7 +13,7 @@ LOCAL = ("engine", "solvers", "ui", "pages", "tests")
 MAY = {
     "engine": {"engine", "numpy", "numba"},
     "solvers": {"solvers", "engine", "numpy", "numba", "scipy", "pulp", "highspy"},
-    "ui": {"ui", "solvers", "engine", "numpy", "scipy", "streamlit", "altair", "pandas"},
+    "ui": {"ui", "solvers", "engine", "numpy", "scipy", "streamlit", "starlette", "altair", "pandas"},
     "pages": {"ui", "engine", "solvers", "streamlit"},
 }
 FORBIDDEN = {
