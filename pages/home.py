@@ -15,9 +15,11 @@ with st.container(horizontal=True, vertical_alignment="center", gap="small"):
     with st.popover("Change the experiment", type="tertiary", icon=":material/tune:"):
         controls.experiment("home", state)
         own_trace.choose("home")
-    controls.intent(state)
+    asked = own_trace.instead("home", state)
+    if asked == state:  # the preset's sentence is about its own requests
+        controls.intent(state)
 
-race, trouble = controls.run_or_last_good("home", own_trace.instead("home", state))
+race, trouble = controls.run_or_last_good("home", asked)
 controls.say(own_trace.note("home", note), trouble, "home")
 own_trace.told("home", race.state)
 controls.stage("home", race, claim=text.fill("home/claim"))

@@ -142,6 +142,7 @@ def test_own_requests_are_raced_and_are_not_in_the_link() -> None:
     said = words(app)
     assert "**Your own requests are raced**, all 120" in said and "(120 requests in 3 s" in said
     assert "The link holds the settings, not the file" in said
+    assert "Chats and documents arrive" not in said  # the preset's sentence is about its own requests
     assert set(app.query_params) == {"preset", "lanes"}
     app.select_slider(key="home_memory").set_value(12_000).run()
     assert not app.exception and "(120 requests in 3 s" in words(app)
