@@ -23,7 +23,7 @@ with read:
 st.header("How near to hindsight", anchor="hindsight")
 bars, table = st.columns([5, 7], gap="large")
 with bars:
-    views.panels(caching_charts.found_panels(race, views.mode()), caching_charts.found_alt(race))
+    views.panels(caching_charts.found_panels(race, views.mode()), caching_charts.found_alt(race), table=False)
 with table:
     st.table(
         caching_page.figures(race), border="horizontal", alt="What each rule found, and how long a first token took"

@@ -169,7 +169,7 @@ def _fit(state: State) -> None:
     if len(points) or calibration.CURVES[kind]:
         with left:
             panel = calibration_charts.fit(state.profile, kind, views.mode())
-            views.panels({kind: panel}, calibration_charts.fit_alt(state.profile, kind))
+            views.panels({kind: panel}, calibration_charts.fit_alt(state.profile, kind), table=not len(points))
 
 
 def _residuals(state: State) -> None:
@@ -281,8 +281,8 @@ def _left_out(state: State) -> None:
 def _own(_: State) -> None:
     with st.container(width=READING):
         text.show("calibration/own")
-        st.code("\n".join((INSTALL, MEASURE, FIT)), language="bash")
+        st.code("\n".join((INSTALL, MEASURE, FIT)), language=None)
         text.show("calibration/own_server")
-        st.code(MEASURE_SERVER, language="bash")
+        st.code(MEASURE_SERVER, language=None)
         text.show("calibration/own_tiny")
-        st.code("\n".join((MEASURE_TINY, FIT_TINY)), language="bash")
+        st.code("\n".join((MEASURE_TINY, FIT_TINY)), language=None)

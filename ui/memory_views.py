@@ -49,7 +49,7 @@ def _figures(rows: list[dict[str, Any]], alt: str) -> None:
 
 def _uses(race: Race, facts: Mapping[str, Any]) -> None:
     text.show("memory/uses", **facts)
-    views.panels(memory_charts.blocks(race, views.mode()), memory_charts.blocks_alt(race))
+    views.panels(memory_charts.blocks(race, views.mode()), memory_charts.blocks_alt(race), table=False)
     rows = [
         {
             "lane": name,
@@ -66,7 +66,7 @@ def _uses(race: Race, facts: Mapping[str, Any]) -> None:
 
 def _losses(race: Race, facts: Mapping[str, Any]) -> None:
     text.show("memory/losses", **facts)
-    views.panels(memory_charts.losses(race, views.mode()), memory_charts.losses_alt(race))
+    views.panels(memory_charts.losses(race, views.mode()), memory_charts.losses_alt(race), table=False)
     rows = [
         {
             "lane": name,
@@ -89,7 +89,9 @@ def _curve(race: Race, facts: Mapping[str, Any]) -> None:
     told = memory.curve_facts(rows[0])
     lane = race.labels[race.state.lanes.index(book)]
     text.show("memory/curve_flat" if told["flat"] else "memory/curve", **facts, **told, lane=lane)
-    views.panels(memory_charts.curves(race, book, rows, views.mode()), memory_charts.curves_alt(book, rows))
+    views.panels(
+        memory_charts.curves(race, book, rows, views.mode()), memory_charts.curves_alt(book, rows), table=False
+    )
     table = [
         {
             "kept free": f"{watermark} %",

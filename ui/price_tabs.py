@@ -89,19 +89,19 @@ def _models() -> None:
         code.same("lp_prices", lp_price.lp_price.rule, formula="prices/formula_rent", where="prices/in_code")
 
 
-def _part(part: findings.Part) -> None:
+def _part(part: findings.Part, table: bool = True) -> None:
     """Show words above their charts."""
     with st.container(width=READING):
         text.show(part.block, **part.numbers)
     if part.panels:
-        views.panels(part.panels, part.alt)
+        views.panels(part.panels, part.alt, table)
 
 
 @st.fragment
 def _study() -> None:
     """Show the stored comparisons: each rule that comes from a program against the best heuristic."""
     figure = views.choice("Figure", findings.FIGURES, "prices_study_figure")
-    _part(findings.study(views.mode(), figure))
+    _part(findings.study(views.mode(), figure), table=False)
     with st.expander("The same as a table"):
         st.table(findings.study_table(figure), border="horizontal", alt="Wins, ties and losses by rule")
     for note in findings.study_notes(figure):

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import pandas as pd
 import streamlit as st
 
 from ui import charts, evidence, labels, run, text
@@ -39,12 +40,65 @@ def mode() -> Mode:
     return "dark" if st.context.theme.type == "dark" else "light"
 
 
-def panels(made: Mapping[str, charts.Panel], words: str) -> None:
-    """Show small multiples side by side, below each other on a phone; the first carries the words for all."""
+MOST_ROWS = 200
+"""The longest table behind a chart: of more rows, every second, third, ... is shown."""
+
+
+def panels(made: Mapping[str, charts.Panel], words: str, table: bool = True) -> None:
+    """Show small multiples side by side, below each other on a phone; the first carries the words for all.
+
+    `table`: offer the same figures as tables below; False where the page has its own table of them.
+    """
     for column, (name, panel) in zip(st.columns(max(len(made), 1)), made.items(), strict=False):
         title = panel.spec["title"]["text"]
         said = words if name == next(iter(made)) else f"{title}: described with the first chart of this row"
         column.vega_lite_chart(panel.rows, dict(panel.spec), theme=None, alt=said)
+    if table and made:
+        # a fragment is kept with the visit: it gets few rows, never a whole run's
+        _twins("_".join(made), {name: charts.Panel(panel.spec, _thinned(panel.rows)) for name, panel in made.items()})
+
+
+def _thinned(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.iloc[:: -(-len(rows) // MOST_ROWS) or 1].copy()
+
+
+@st.fragment
+def _twins(key: str, made: Mapping[str, charts.Panel]) -> None:
+    """Offer the tables behind charts; nothing is made before they are opened, which reruns this alone."""
+    twin = st.expander("The same as a table", key=f"table_{key}", icon=":material/table_rows:", on_change="rerun")
+    if not twin.open:
+        return
+    with twin:
+        for column, panel in zip(st.columns(len(made)), made.values(), strict=True):
+            title = panel.spec["title"]["text"]
+            column.markdown(f"**{title}**")
+            column.dataframe(figures(panel), hide_index=True, height=300, alt=f"{title}, as a table")
+
+
+def figures(panel: charts.Panel) -> pd.DataFrame:
+    """Return what a chart draws, rounded, its columns named as its axes and legends name them."""
+    drawn: dict[str, str] = {}
+    titles: dict[str, str] = {}
+    for layer in panel.spec.get("layer", [panel.spec]):
+        for channel, encoded in layer.get("encoding", {}).items():
+            # a label or a tooltip repeats a mark's figures, or adds what another view tells
+            if channel in ("text", "tooltip") or encoded.get("field") not in panel.rows:
+                continue
+            where = encoded.get("axis") or encoded.get("legend") or {}
+            said = encoded.get("title") or where.get("title")
+            if said:
+                titles.setdefault(channel, said)
+            drawn.setdefault(encoded["field"], channel)
+    names: dict[str, str] = {}
+    for field, channel in drawn.items():
+        end = channel in ("x2", "y2")
+        said = titles.get(channel[0] if end else channel, "")
+        name = f"{said}, to" if said and end else said
+        names[field] = name if name and name not in names.values() else field.capitalize().replace("_", " ")
+    shown = panel.rows[[field for field in panel.rows if field in drawn]].copy()
+    for field in shown.select_dtypes("float"):
+        shown[field] = [float(f"{value:.4g}") for value in shown[field]]
+    return shown.rename(columns=names)
 
 
 def step_times(*ids: str, estimated: bool) -> None:
@@ -115,7 +169,7 @@ def _seeds(state: RaceState) -> None:
         text.show("home/seeds_changed")
     st.markdown(text.fill_claim(evidence.FOLDER / f"{state.preset}.md", figures))
     text.show("home/seeds", baseline=run.books()[run.BASELINE].name, command=command, **figures)
-    panels(charts.seeds(stored, run.books(), mode()), charts.seeds_alt(stored, run.books()))
+    panels(charts.seeds(stored, run.books(), mode()), charts.seeds_alt(stored, run.books()), table=False)
     st.table(charts.claim_frame(stored, run.books()), border="horizontal", alt="The same differences in figures")
 
 

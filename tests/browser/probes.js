@@ -70,6 +70,7 @@ globalThis.__probe = (() => {
 
   /** Note every control that takes focus and how it looks at rest; return how many. */
   function controls() {
+    document.activeElement?.blur(); // a page that opens may focus its scrolling part
     const found = all("a[href], button, input, select, textarea, summary, [tabindex]").filter((node) => node.tabIndex >= 0 && !node.disabled &&
       !node.closest("[inert]") && node.checkVisibility({ visibilityProperty: true }));
     due = new Set(found);

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.browser
 PAGES = serve.pages()
 OTHER = {
     "one_request": "?prompt=512&output=16&budget=256",
+    "heuristics": "?measure=goodput_pct",
     "calibration": "?profile=h100-sxm-80g_llama-3.1-8b_tp1",
 }
 """A second link of each page that has no presets."""
@@ -70,7 +71,6 @@ def calm(chrome: Browser, address: str) -> Iterator[Page]:
 def test_tab_reaches_every_control_and_shows_where_it_is(calm: Page, path: str) -> None:
     serve.visit(calm, path)
     calm.add_style_tag(content="*, *::before, *::after { transition: none !important; }")
-    calm.evaluate("document.activeElement?.blur()")
     for _ in range(2 * calm.evaluate("__probe.controls()") + 20):
         calm.keyboard.press("Tab")
         if not calm.evaluate("__probe.step()") and not calm.evaluate("__probe.left()"):
