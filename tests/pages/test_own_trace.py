@@ -34,7 +34,7 @@ def state(requests: Trace, digest: str = "a", **changed: Any) -> OwnState:
 
 def opened(**query: str) -> AppTest:
     app = AppTest.from_file(SHELL, default_timeout=120)
-    app.query_params.update({"lanes": "vllm_v1,best_heuristic", **query})
+    app.query_params.update({"lanes": "vllm_v1", **query})
     return app.run()
 
 
