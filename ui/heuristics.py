@@ -221,6 +221,11 @@ def gained(paired: metrics.Paired) -> str:
     return f"{verb} {sign * paired.mean:.1f}{text.NO_BREAK}% ({low:.1f} to {high:.1f})".replace("-", "−")
 
 
+def rounded(cell: Cell) -> dict[str, float]:
+    """Return a cell's gain and interval to one decimal, no zero with a sign."""
+    return {name: round(getattr(cell, name), 1) + 0.0 for name in ("gain", "low", "high")}
+
+
 def race_state(cell: Cell, seed: int = 0) -> RaceState:
     """Return the race that repeats a cell: the best hand-made rulebook beside the best LP-derived one."""
     return replace(
@@ -309,6 +314,8 @@ def facts() -> dict[str, Any]:
         out[f"sure_{verdict}"] = sum(cell.verdict == verdict for cell in sure(found))
     return out | {
         "cells": len(found),
+        "nothing_cells": len(none),
+        "turns_cells": len(back),
         "chance": LEVEL * len(found),
         "hands": len(sides("map", "all")[1]),
         "wide_memory": nowhere().memory,

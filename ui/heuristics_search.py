@@ -6,8 +6,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-import streamlit as st
-
 from ui import run
 from ui.heuristics import AXES, UNITS, Cell, axes, race_state
 from ui.state import SCALES, RaceState, encode
@@ -47,11 +45,11 @@ def loss(state: RaceState, favourite: str, other: str, measure: str) -> float:
     return rival - own if UNITS[measure] == "points" else 100.0 * (own / rival - 1.0)
 
 
-@st.cache_data(max_entries=256, ttl="2h", show_spinner=False)
 def search(cell: Cell, measure: str, budget_s: float = BUDGET_S) -> Find:
     """Try neighbours until the favourite of a cell loses on every seed, or the time is over.
 
-    Each is run on one seed first, and on the others only if the favourite lost there.
+    Each is run on one seed first, and on the others only if the favourite lost there. Runs are recalled
+    (`run.figures`), so a second search goes on where the first ran out of time.
     """
     favourite = cell.winner
     other = cell.hand if favourite == cell.lp else cell.lp

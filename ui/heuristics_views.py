@@ -14,7 +14,14 @@ from ui.heuristics import AXES, HAND, LP, MEASURES, NONE, RIVALS, SHARES, UNITS,
 PAGE = "heuristics"
 OPTIONS = ("about one in ten", "about a quarter", "about half", "about three quarters")
 SHARE_OF = (0.1, 0.25, 0.5, 0.75)
+SHORT = {"mean_ms": "mean", "p99_ms": "P99", "goodput_pct": "goodput"}
+RIVAL_WORDS = {"all": "all", "alike": "same budget and loop"}
+RIVAL_MEANING = (
+    "Which hand-made rulebooks count: every one, or only those that put a step together in the same loop, with as many "
+    "new tokens at most, so that nothing but the rules differs."
+)
 SIDES = {LP: "prices", HAND: "hand-made", NONE: "a price that decides nothing here"}
+COMPARED = ", compared"
 
 
 def settle() -> tuple[MapState, str]:
@@ -22,24 +29,31 @@ def settle() -> tuple[MapState, str]:
     return link.settle(PAGE, heuristics.decode_map, heuristics.encode_map, MapState())
 
 
-def _pick(field: str, label: str, options: Mapping[Any, str]) -> None:
-    st.segmented_control(label, list(options), format_func=options.__getitem__, key=f"{PAGE}_{field}", required=True)
+def _pick(field: str, label: str, options: Mapping[Any, str], meaning: str) -> None:
+    st.segmented_control(
+        label,
+        list(options),
+        format_func=options.__getitem__,
+        key=f"{PAGE}_{field}",
+        required=True,
+        help=meaning,
+    )
 
 
 def _marks(field: str, state: MapState) -> None:
     """Offer the marks of an axis, named as in the race."""
-    label, _, said = controls.WORDS[field]
-    _pick(field, label, {mark: said(mark) for mark in heuristics.axes(state.preset)[field]})
+    label, meaning, said = controls.WORDS[field]
+    _pick(field, label, {mark: said(mark) for mark in heuristics.axes(state.preset)[field]}, meaning)
 
 
 def layers(state: MapState) -> None:
-    """Offer what is not on the picture's axes: which map, memory, prediction error, figure and rivals."""
-    with st.container(horizontal=True, gap="medium"):
-        _pick("preset", "Prompts", SHARES)
+    """Offer what is not on the picture's axes: which map, memory, prediction error, measure and rivals."""
+    with st.container(horizontal=True, gap="small"):
+        _pick("preset", "Prompts", SHARES, "Whether a prompt begins with what an earlier one held.")
         _marks("memory", state)
         _marks("error", state)
-        _pick("measure", "Figure", MEASURES)
-        _pick("rivals", "Rivals", {"all": "every rulebook", "alike": "same budget and loop"})
+        _pick("measure", "Measure", SHORT, "Mean or P99 of latency, or the share that kept its limits.")
+        _pick("rivals", "Rivals", RIVAL_WORDS, RIVAL_MEANING)
 
 
 def _clicked() -> None:
@@ -87,15 +101,16 @@ def square(state: MapState) -> None:
         spread=cell.spread / 100,
         lp=books[cell.lp].name,
         hand=books[cell.hand].name,
-        gain=cell.gain,
-        low=cell.low,
-        high=cell.high,
+        **heuristics.rounded(cell),
         unit=unit,
         figure=figure,
         words=words,
     )
-    rows = _rows(cell, state.measure)
-    st.table(rows[rows["side"] != SIDES[NONE]].head(5), border="horizontal", alt="The five best rulebooks here")
+    rows = _rows(cell, state)
+    best = rows[rows["side"] != SIDES[NONE]].index[:5]
+    shown = rows[[name in best or said.endswith(COMPARED) for name, said in rows["side"].items()]]
+    st.table(shown, border="horizontal", alt="The five best rulebooks here, and the two that are compared")
+    text.show("heuristics/compared", **heuristics.about())
     with st.expander("Every rulebook here"):
         st.table(rows, border="horizontal", alt="Every rulebook in this square")
         if left := [books[id].name for id in heuristics.not_run(cell)]:
@@ -109,7 +124,16 @@ def square(state: MapState) -> None:
     break_it(cell, state.measure)
 
 
-def _rows(cell: Cell, measure: str) -> pd.DataFrame:
+def _side(cell: Cell, book: str, rivals: str) -> str:
+    """Say on which side a rulebook is, and whether it is one of the two that are compared or out of the choice."""
+    side = heuristics.side(book, cell.preset)
+    if book in (cell.lp, cell.hand):
+        return SIDES[side] + COMPARED
+    out = side == HAND and book not in heuristics.sides(cell.preset, rivals)[1]
+    return f"{SIDES[side]}, other budget or loop" if out else SIDES[side]
+
+
+def _rows(cell: Cell, state: MapState) -> pd.DataFrame:
     by_figure = {name: heuristics.figures(cell, name) for name in MEASURES}
     rows = [
         {
@@ -117,35 +141,44 @@ def _rows(cell: Cell, measure: str) -> pd.DataFrame:
             "mean": f"{by_figure['mean_ms'][book] / 1e3:.2f} s",
             "P99": f"{by_figure['p99_ms'][book] / 1e3:.1f} s",
             "goodput": f"{by_figure['goodput_pct'][book]:.0f} %",
-            "side": SIDES[heuristics.side(book, cell.preset)],
+            "side": _side(cell, book, state.rivals),
         }
-        for book in by_figure[measure]
+        for book in by_figure[state.measure]
     ]
     return pd.DataFrame(rows).set_index("")
 
 
 @st.fragment
 def break_it(cell: Cell, measure: str) -> None:
-    """Offer to search next door for a run in which the favourite loses."""
+    """Offer to search next door for a run in which the favourite loses; a second search goes on where one ended."""
+    if cell.verdict == NONE:
+        text.show("heuristics/no_favourite")
+        return
     other = cell.hand if cell.winner == cell.lp else cell.lp
     names = {"favourite": run.books()[cell.winner].name, "other": run.books()[other].name}
-    text.show("heuristics/break_it", **names)
-    if not st.button("Break it", key=f"{PAGE}_break", icon=":material/search:"):
+    text.show("heuristics/break_it", **names, known=len(list(heuristics_search.neighbours(cell))))
+    label = f"Search for a run that breaks this lead (up to {heuristics_search.BUDGET_S:.0f} s)"
+    if not st.button(label, key=f"{PAGE}_break", icon=":material/search:"):
         return
     with st.spinner("Running next door"):
         found = heuristics_search.search(cell, measure)
-    said = {**names, "tried": found.tried, "known": found.known, "left": found.known - found.tried}
+    said = {**names, "tried": found.tried, "known": found.known, "seeds": heuristics_search.SEEDS}
     if found.beaten is None:
-        text.show("heuristics/unbeaten", budget=heuristics_search.BUDGET_S, **said)
+        left = found.known - found.tried
+        text.show(
+            "heuristics/unfinished" if left else "heuristics/unbeaten",
+            **said,
+            left=left,
+            budget=heuristics_search.BUDGET_S,
+        )
         return
-    name, _, mark = controls.WORDS[found.moved]
+    axis, _, mark = controls.WORDS[found.moved]
     text.show(
         "heuristics/beaten",
-        name=name.lower(),
+        axis=axis.lower(),
         mark=mark(getattr(found.beaten, found.moved)),
         loss=found.loss,
         unit=UNITS[measure],
-        seeds=heuristics_search.SEEDS,
         **said,
     )
     st.page_link(

@@ -199,7 +199,7 @@ def test_search_finds_a_loss_where_there_is_one(monkeypatch: pytest.MonkeyPatch,
     cell = heuristics.chosen(MapState())
     slow = {cell.winner: 1000.0 * factor}
     monkeypatch.setattr(run, "figures", lambda state, book: {"mean_ms": slow.get(book, 1000.0)})
-    answer = heuristics_search.search.__wrapped__(cell, "mean_ms", 60.0)
+    answer = heuristics_search.search(cell, "mean_ms", 60.0)
     near = list(heuristics_search.neighbours(cell))
     assert answer.known == len(near)
     if found:
@@ -213,4 +213,45 @@ def test_search_finds_a_loss_where_there_is_one(monkeypatch: pytest.MonkeyPatch,
 
 def test_search_without_time_says_that_it_tried_nothing(page: AppTest) -> None:
     cell = heuristics.chosen(MapState())
-    assert heuristics_search.search.__wrapped__(cell, "mean_ms", 0.0).tried == 0
+    assert heuristics_search.search(cell, "mean_ms", 0.0).tried == 0
+
+
+AHEAD = MapState(spread=0)
+"""A square where one side is ahead."""
+
+
+def pressed(page: AppTest, monkeypatch: pytest.MonkeyPatch, find: heuristics_search.Find) -> str:
+    monkeypatch.setattr(heuristics_search, "search", lambda cell, measure: find)
+    app = revisited(page, **heuristics.encode_map(AHEAD))
+    said = words(app.button(key="heuristics_break").click().run())
+    assert not app.exception, app.exception[0].message
+    return said
+
+
+def test_search_says_where_the_favourite_loses_or_that_it_has_not_done(
+    page: AppTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = heuristics.chosen(AHEAD)
+    assert cell.verdict != NONE
+    moved, state = next(heuristics_search.neighbours(cell))
+    found = heuristics_search.Find(1, 7, cell.winner, state, moved, 12.5)
+    assert "loses to" in pressed(page, monkeypatch, found)
+    assert "Search again to go on" in pressed(page, monkeypatch, replace(found, beaten=None))
+    assert "None found in 7 of 7" in pressed(page, monkeypatch, replace(found, beaten=None, tried=7))
+
+
+def test_no_lead_is_claimed_where_nobody_is_ahead(page: AppTest) -> None:
+    marks = heuristics.axes("map")
+    states = (MapState(load=load, spread=spread) for load in marks["load"] for spread in marks["spread"])
+    state = next(state for state in states if heuristics.chosen(state).verdict == NONE)
+    app = revisited(page, **heuristics.encode_map(state))
+    healthy(app)
+    assert "Here neither is ahead" in words(app)
+    assert not [button for button in app.button if button.key == "heuristics_break"]
+
+
+def test_table_names_the_two_that_are_compared(page: AppTest) -> None:
+    cell = heuristics.chosen(MapState())
+    app = revisited(page)
+    side = next(table.value["side"] for table in app.table if "side" in table.value)
+    assert set(side[side.str.endswith(", compared")].index) == {run.books()[id].name for id in (cell.lp, cell.hand)}
