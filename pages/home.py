@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from ui import charts, controls, own_trace, run, text, views
+from ui import chapter, charts, controls, evidence, own_trace, run, text, views
 
 state, note = controls.settle("home", run.preset_ids())
 
@@ -38,18 +38,25 @@ with measured:
 st.header("Read the run", anchor="read")
 views.reading(race, facts)
 
-price, honest = st.columns(2, gap="large")
+st.header("What the price is", anchor="price")
+price, bound = st.columns(2, gap="large")
 with price:
-    st.header("What the price is", anchor="price")
     text.show("home/price", **run.price_facts())
-    st.page_link(
-        "pages/prices.py", label="See such a program solved as you drag requests", icon=":material/arrow_forward:"
-    )
+with bound:
     text.show("home/bound", **facts)
-with honest:
-    st.header("What this does not show", anchor="limits")
-    text.show("home/honest", **facts)
 
 st.header("Take the run with you", anchor="download")
 text.show("home/downloads")
 views.downloads(race)
+
+chapter.closing(
+    "home",
+    nowhere=None if race.state.preset == evidence.NOWHERE else ("Show it: Quiet hour", {"preset": evidence.NOWHERE}),
+    onward={
+        "Next: one request alone": ("pages/one_request.py", {}),
+        "See such a program solved as you drag requests": ("pages/prices.py", {}),
+        "Where heuristics win, and where they do not": ("pages/heuristics.py", {}),
+    },
+    **evidence.nowhere(),
+    **facts,
+)

@@ -19,6 +19,8 @@ from engine import metrics, rulebooks, workload
 
 FOLDER = Path(__file__).resolve().parent.parent / "assets" / "evidence"
 BASE, HEURISTIC, LP = "vllm_v1", "best_heuristic", "lp_prices"
+NOWHERE = "quiet_hour"
+"""Scenario in which no rule gains anything."""
 BOOKS = (BASE, "shortest_prompt", HEURISTIC, LP)
 FIGURES = ("mean_ms", "p99_ms", "goodput_pct", "ttft_p50_ms", "preemptions_per_1000", "hit_share_pct")
 PACKAGES = ("numpy", "numba", "scipy", "highspy")
@@ -121,6 +123,13 @@ def facts(scenario_id: str) -> dict[str, float]:
         out[f"{prefix}_goodput_pct"] = stored["averages"][book]["goodput_pct"]
         out[f"{prefix}_hit_share_pct"] = stored["averages"][book]["hit_share_pct"]
     return out
+
+
+def nowhere() -> dict[str, float]:
+    """Return how little LP prices change the mean latency where hardly anyone waits, in % with its interval."""
+    found = facts(NOWHERE)
+    named = {"percent": "lp_mean_pct", "low": "lp_mean_low", "high": "lp_mean_high", "seeds": "seeds"}
+    return {f"quiet_{name}": found[key] for name, key in named.items()}
 
 
 def sentence(scenario_id: str) -> str:
