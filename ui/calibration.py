@@ -17,7 +17,7 @@ import pandas as pd
 
 from engine import profiles, step_time, workload
 from engine.records import BLOCK_TOKENS
-from ui import labels, run, validation_charts
+from ui import labels, run, text, validation, validation_charts
 from ui.text import NO_BREAK as NB
 from ui.text import thousands
 
@@ -59,6 +59,10 @@ class State:
 
 NOWHERE = "l40s-48g_llama-3.1-8b_tp1"
 """Profile whose times go in stairs, which no line through them follows."""
+PARTS = {"all": "all requests", "first": "first half", "second": "second half"}
+"""Part of a recorded run -> its words."""
+LARGEST = 10
+"""Simplifications that are shown first."""
 SCALES: Mapping[str, Sequence[int]] = {"batch": BATCHES, "context": CONTEXTS, "chunk": CHUNKS}
 
 
@@ -116,14 +120,48 @@ def misses(id: str) -> dict[str, Any]:
 def closing_facts() -> dict[str, Any]:
     """Return the figures that end the page: the worst fit, and how far replays lie from recorded servers."""
     about = profiles.about(NOWHERE)
-    fit, runs = about["fit"], validation_charts.stored()["runs"].values()
+    fit, runs = about["fit"], validation_charts.stored()["runs"]
     return {
         "miss_title": about["title"],
         "miss_p95": fit["held_out_p95_pct"],
         "miss_chosen": fit[f"candidate_{fit['form']}_pct"],
         "miss_other": min(fit[key] for key in fit if key.startswith("candidate_") and fit["form"] not in key),
         "runs": len(runs),
-        "tpot_worst": max(abs(run["servers"]["host"]["error_pct"]["all"]["tpot_mean_ms"]) for run in runs),
+        "figures": len(validation.FIGURES),
+        "replays": "; ".join(f"{found['gpu']} {_replay_words(found)}" for found in runs.values()),
+    }
+
+
+def _replay_words(found: Mapping[str, Any]) -> str:
+    """Say how far a replay is off: mean TPOT where nothing was fitted, and the worst of all figures in any part."""
+    errors = found["servers"]["host"]["error_pct"]
+    part, figure = max(
+        ((part, figure) for part in PARTS for figure in validation.FIGURES),
+        key=lambda at: abs(errors[at[0]][at[1]]),
+    )
+    unseen, worst = (validation.signed(value) for value in (errors["second"]["tpot_mean_ms"], errors[part][figure]))
+    return f"{unseen}, at worst {worst} ({validation.FIGURES[figure]}, {PARTS[part]})"
+
+
+def near_knee(id: str, kind: str) -> dict[str, float]:
+    """Return how far the fit misses one kind of step within a factor of two of the knee, and elsewhere, in %.
+
+    Empty where no measured point lies on one of the two sides.
+    """
+    knee, frame = step_time.knee_tokens(profiles.load(id)), points_frame(id)
+    own = frame[frame["kind"] == kind] if len(frame) else frame
+    if not len(own):
+        return {}
+    near = own["n_new_tokens"].between(knee / 2, 2 * knee)
+    inside, outside = own["error_pct"].abs()[near], own["error_pct"].abs()[~near]
+    if not len(inside) or not len(outside):
+        return {}
+    return {
+        "low": knee / 2,
+        "high": 2 * knee,
+        "near": float(inside.median()),
+        "near_worst": float(inside.max()),
+        "far": float(outside.median()),
     }
 
 
@@ -306,11 +344,37 @@ def answers(id: str) -> dict[str, Any]:
     }
 
 
-def simplifications() -> pd.DataFrame:
-    """Return the rows of docs/simplifications.md as they stand, one a simplification."""
+def _effect(said: str) -> float:
+    """Return the largest effect in % that a row states, its ranges over seeds aside; 0 where none is in %.
+
+    Where a comparison stands beside the same "as fitted", the effect is by how much the two differ.
+    """
+    means = re.sub(r"\([^()]* to [^()]*\)", "", said).replace("−", "-")
+    found = [float(number) for number in re.findall(r"([-+]?\d+(?:\.\d+)?) %", means)]
+    if "as fitted: " in said:
+        after = re.findall(r"latency ([-+]\d+(?:\.\d+)?) %", means)
+        return abs(float(after[1]) - float(after[0]))
+    return max(map(abs, found), default=0.0)
+
+
+def _simplified() -> list[list[str]]:
+    """Return simplification, effect, setting and name of each row of docs/simplifications.md, largest effect first."""
     document = (ROOT / "docs" / "simplifications.md").read_text("utf-8")
     found = re.search(r"<!-- measured -->\n(.*?)\n<!-- end of measured -->", document, re.DOTALL)
     lines = found[1].splitlines() if found else []
-    cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
-    rows = [row[:3] for row in cells[2:]]
+    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+    return sorted(rows[2:], key=lambda row: -_effect(row[1]))
+
+
+def simplifications() -> pd.DataFrame:
+    """Return the rows of docs/simplifications.md as they stand, largest effect first."""
+    rows = [row[:3] for row in _simplified()]
     return pd.DataFrame(rows, columns=["Simplification", "Measured effect", "Setting"]).set_index("Simplification")
+
+
+def largest() -> pd.DataFrame:
+    """Return the LARGEST simplifications with plain words for each; "" where nobody wrote them."""
+    plain = dict(re.findall(r"(?m)^\*\*(\w+)\*\*: (.*)$", text.load("calibration/plain").body))
+    rows = [(plain.get(name.strip("`"), ""), *rest) for *rest, name in _simplified()[:LARGEST]]
+    columns = ["In plain words", "Simplification", "Measured effect", "Setting"]
+    return pd.DataFrame(rows, columns=columns).set_index("In plain words")

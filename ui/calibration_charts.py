@@ -5,6 +5,7 @@ Kinds of step differ in colour and marker; what is fitted is a line, what is mea
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -29,6 +30,9 @@ LINES = {
 """Kind of step -> what its lines are."""
 TOGETHER = 1.07
 """Ratio of times up to which the names of two curves would overprint."""
+SIGNED = "datum.value == 0 ? '0' : format(datum.value, '+~g')"
+TICKS = (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)
+"""Where a log axis of less than a decade is labelled, times powers of ten; one of more only at 1, 2 and 5."""
 TOOLTIP = (
     ("kind", "Kind", None),
     ("n_new_tokens", "New tokens", ",.0f"),
@@ -142,7 +146,17 @@ def fit(id: str, kind: str, mode: Mode = "light") -> Panel:
     ends_y = (0.8 * float(rows["y"].min()), 1.4 * float(rows["y"].max()))
     title = f"{KINDS[kind]} steps, {calibration.titles()[id]}"
     subtitle = f"lines ({labels.of_times(profiles.about(id))}) {LINES[kind]}"
-    return Panel(placed(_fit_form(kind, mode), title, subtitle, x=ends_x, y=ends_y), rows)
+    spec = placed(_fit_form(kind, mode), title, subtitle, x=ends_x, y=ends_y)
+    for layer in spec["layer"]:
+        if layer["encoding"].get("y", {}).get("axis"):
+            layer["encoding"]["y"]["axis"]["values"] = _ticks(*ends_y)
+    return Panel(spec, rows)
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    marks = TICKS if high < 10 * low else (1.0, 2.0, 5.0)
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    return [mark * 10.0**power for power in powers for mark in marks if low <= mark * 10.0**power <= high]
 
 
 def fit_alt(id: str, kind: str) -> str:
@@ -164,7 +178,7 @@ def fit_alt(id: str, kind: str) -> str:
 def _residual_form(mode: Mode) -> dict[str, Any]:
     ink = palette.colour("ink", mode)
     x = _log("x", "New tokens in the step, N (log)")
-    y = alt.Y("y:Q", axis=alt.Axis(title="Fitted / measured − 1 (%)", tickCount=7, format="+~g"))
+    y = alt.Y("y:Q", axis=alt.Axis(title="Fitted / measured − 1 (%)", tickCount=7, labelExpr=SIGNED))
     band = _what("band").mark_rect(color=palette.colour("lp", mode), opacity=0.14).encode(y=y, y2="upper:Q")
     zero = alt.Chart(alt.InlineData([{}])).mark_rule(color=ink).encode(y=alt.datum(0))
     name = (

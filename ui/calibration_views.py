@@ -161,6 +161,8 @@ def _fit(state: State) -> None:
     with right:
         if len(points):
             text.show("calibration/fit_mixed" if kind == "mixed" else "calibration/fit")
+            if near := calibration.near_knee(state.profile, kind):
+                text.show("calibration/near_knee", **near)
             with st.popover("The points as a table", type="tertiary", icon=":material/table:"):
                 st.dataframe(points[points["kind"] == kind].drop(columns="kind"), hide_index=True)
         else:
@@ -271,11 +273,10 @@ def _left_out(state: State) -> None:
         st.markdown(labels.profile_line(state.profile, estimated=True))
         _missing_terms(state.profile)
     st.subheader("What the simulator simplifies", anchor="simplifications")
-    st.table(
-        calibration.simplifications(),
-        border="horizontal",
-        alt="What is simplified, its measured effect and the setting",
-    )
+    st.table(calibration.largest(), border="horizontal", alt="The simplifications that change most, in plain words")
+    rest = calibration.simplifications().iloc[calibration.LARGEST :]
+    with st.expander(f"The other {len(rest)}, which change less"):
+        st.table(rest, border="horizontal", alt="What is simplified, its measured effect and the setting")
 
 
 def _own(_: State) -> None:

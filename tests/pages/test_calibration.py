@@ -242,6 +242,39 @@ def test_simplifications_are_shown_as_the_document_has_them() -> None:
         assert f"| {what} | {effect} | {setting} |" in document
 
 
+def test_simplifications_come_largest_first_and_the_first_in_plain_words() -> None:
+    effect = calibration._effect
+    assert effect("quiet hour: mean latency −21.5 % (−30.0 to −10.0); rush hour +3.0 %") == 21.5
+    assert effect("as fitted: mean latency −21.0 % (−28 to −14); steps +2.9 %: mean latency −23.5 %") == 2.5
+    assert effect("each token at most one step later: 25 ms") == 0.0
+    effects = [effect(said) for said in calibration.simplifications()["Measured effect"]]
+    assert effects == sorted(effects, reverse=True)
+    first = calibration.largest()
+    assert len(first) == calibration.LARGEST
+    assert all(len(plain) > 20 for plain in first.index)
+    assert list(first["Measured effect"]) == list(calibration.simplifications()["Measured effect"][: len(first)])
+
+
+def test_take_away_says_the_unseen_half_and_the_worst_figure_of_every_server() -> None:
+    said = calibration.closing_facts()["replays"]
+    for found in calibration.validation_charts.stored()["runs"].values():
+        errors = found["servers"]["host"]["error_pct"]
+        worst = max((errors[part][name] for part in errors for name in calibration.validation.FIGURES), key=abs)
+        own = next(part for part in said.split("; ") if part.startswith(found["gpu"]))
+        assert calibration.validation.signed(errors["second"]["tpot_mean_ms"]) in own
+        assert f"at worst {calibration.validation.signed(worst)}" in own
+
+
+def test_times_below_the_floor_are_labelled_on_the_axis() -> None:
+    panel = calibration_charts.fit(USUAL, "decode")
+    axis = next(
+        layer["encoding"]["y"]["axis"] for layer in panel.spec["layer"] if layer["encoding"].get("y", {}).get("axis")
+    )
+    floor = float(panel.rows.loc[panel.rows["what"] == "floor", "y"].iloc[0])
+    assert min(axis["values"]) < floor
+    assert len(axis["values"]) >= 4
+
+
 def test_commands_on_the_page_name_modules_and_options_that_exist() -> None:
     views = calibration_views
     for command in (views.MEASURE, views.MEASURE_SERVER, views.MEASURE_TINY):
