@@ -8,7 +8,12 @@ from ui import chapter, controls, scheduling, scheduling_views, text, views
 
 race = chapter.head(scheduling.CHAPTER)
 controls.stage(
-    "scheduling", race, claim=text.fill("scheduling/claim"), question=scheduling_views.question(race), mark_class=3
+    "scheduling",
+    race,
+    claim=text.fill("scheduling/claim"),
+    question=scheduling_views.question(race),
+    mark_class=3,
+    preset=race.state.preset,
 )
 views.let_the_race_draw(race)
 
@@ -28,4 +33,4 @@ scheduling_views.rules()
 st.header("Was it luck?", anchor="seeds")
 chapter.over_seeds(scheduling.CHAPTER, race)
 
-chapter.ends(scheduling.CHAPTER, race, **facts)
+chapter.ends(scheduling.CHAPTER, race, **scheduling_views.take_away(race, facts))

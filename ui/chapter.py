@@ -97,13 +97,18 @@ def closing(
     *,
     nowhere: tuple[str, Mapping[str, str]] | None,
     onward: Mapping[str, tuple[str, Mapping[str, str]]],
+    also: Sequence[str] = (),
     **facts: Any,
 ) -> None:
-    """End a page: `nowhere` is words and link of this page, `onward` words -> (page, link); its blocks are CLOSING."""
+    """End a page: `nowhere` is words and link of this page, `onward` words -> (page, link); its blocks are CLOSING.
+
+    `also`: blocks that follow its take-away, where the page chooses them by what its run has shown.
+    """
     takeaway, limits = st.columns(2, gap="large")
     with takeaway:
         st.header("Take away", anchor="take-away")
-        text.show(f"{page}/take_away", **facts)
+        for name in (f"{page}/take_away", *also):
+            text.show(name, **facts)
         for words, (path, query) in onward.items():
             if not (text.FOLDER.parents[1] / path).is_file():
                 continue

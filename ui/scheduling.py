@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -43,6 +43,8 @@ LONG_S = 1.0
 """A line that stands still for less is not told."""
 LARGE = 3.0
 """Whoever holds up a line is told only if its prompt is so many times the median: the line else waits for memory."""
+TAILS = ["P99", "Longest"]
+"""Columns of `table` that answer the question on the tail."""
 BOUNDS = {
     "lone": "every request alone on the GPU",
     "area": "memory alone, shared, shortest remaining work first",
@@ -147,6 +149,7 @@ def facts(race: Race) -> dict[str, Any]:
     bound = run.mean_bound(race)
     binding = max(bound.parts, key=bound.parts.__getitem__)
     best = int(np.argmin(means))
+    against = int(np.argmax(means)) if best == 0 else 0  # never a lane with itself, where there are two
     longest = [float(metrics.latency_ms(result)[race.counted].max()) for result in race.results]
     return {
         **run.facts(race),
@@ -156,6 +159,8 @@ def facts(race: Race) -> dict[str, Any]:
         "best_p99_s": tails[best] / 1e3,
         "base_longest_s": longest[0] / 1e3,
         "best_longest_s": longest[best] / 1e3,
+        "against": labels[against],
+        "against_longest_s": longest[against] / 1e3,
         "mean_percent": 100.0 * (means[best] / means[0] - 1.0),
         "tail_percent": 100.0 * (tails[best] / tails[0] - 1.0),
         "base_preempted": summaries[0]["preemptions_per_1000"],
@@ -168,9 +173,38 @@ def facts(race: Race) -> dict[str, Any]:
     }
 
 
+def said_of_order(race: Race) -> str:
+    """Return what the means of this run say of the order, as the name of a block."""
+    best, worst = (pick([own["mean_ms"] for own in race.summaries]) for pick in (np.argmin, np.argmax))
+    if len(race.results) < 2:
+        return "scheduling/took_alone"
+    if tie(race):
+        return "scheduling/took_no_order"
+    sizes = race.trace.prompt_tokens, race.trace.output_tokens
+    alike = all(int(size.min()) == int(size.max()) for size in sizes)
+    same = race.results[best].rulebook.order == race.results[worst].rulebook.order
+    return "scheduling/took_door" if alike or same else "scheduling/took_order"
+
+
+def said_of_longest(race: Race, told: Mapping[str, Any]) -> str:
+    """Return who paid for the best mean of this run, as the name of a block; "" where there is nothing to compare.
+
+    `told`: its `facts`.
+    """
+    if len(race.results) < 2:
+        return ""
+    if tie(race):
+        return "scheduling/took_nobody_gains"
+    more = 100.0 * (told["best_longest_s"] / told["against_longest_s"] - 1.0)
+    if abs(more) < run.TIE_PERCENT:
+        return "scheduling/took_longest_alike"
+    return "scheduling/took_somebody_pays" if more > 0.0 else "scheduling/took_nobody_pays"
+
+
 def tie(race: Race) -> bool:
     """Return whether the lanes' mean latencies are told as equal."""
-    return bool(run.facts(race)["spread_percent"] < run.TIE_PERCENT)
+    means = [own["mean_ms"] for own in race.summaries]
+    return bool(100.0 * (max(means) / min(means) - 1.0) < run.TIE_PERCENT)
 
 
 def drawn_books(state: RaceState, wanted: Iterable[str]) -> tuple[str, ...]:
@@ -184,32 +218,60 @@ def short(book: str) -> str:
     return str(found.about.get("short", found.name.split(",")[0]))
 
 
-def _mean(states: Iterable[RaceState], book: str, t0_ms: float | None = None) -> tuple[float, float]:
-    """Return mean and P99 latency in s, averaged over states that differ in their seed."""
+PRESET, AVERAGE, RUN = "As the preset opens", f"Average of {SEEDS} seeds", "With these settings"
+"""What the two pictures may show. Only the last asks for new runs when a setting moves."""
+
+
+def drawn(race: Race, subject: str) -> tuple[RaceState, int]:
+    """Return the settings that the pictures show, and how many seeds they average: the lanes are always the race's."""
+    if subject == RUN:
+        return race.state, 1
+    return replace(run.presets()[race.state.preset], lanes=race.state.lanes), SEEDS if subject == AVERAGE else 1
+
+
+def unchanged(race: Race) -> bool:
+    """Return whether the run is the one that the preset opens with."""
+    return race.state == drawn(race, PRESET)[0]
+
+
+def _mean(state: RaceState, seeds: int, book: str, t0_ms: float | None = None) -> tuple[float, float]:
+    """Return mean and P99 latency in s, of the state's own seed or averaged over the first `seeds`."""
     found = []
-    for state in states:
+    for own in [replace(state, seed=seed) for seed in range(seeds)] if seeds > 1 else [state]:
         st.session_state.get("scheduling.averaging")  # a look at the session lets Streamlit end a run that is outdated
-        found.append(run.figures(state, book, t0_ms))
+        found.append(run.figures(own, book, t0_ms))
     return tuple(float(np.mean([one[key] for one in found])) / 1e3 for key in ("mean_ms", "p99_ms"))  # type: ignore[return-value]
 
 
-def _seeds(state: RaceState, averaged: bool) -> list[RaceState]:
-    return [replace(state, seed=seed) for seed in range(SEEDS)] if averaged else [state]
-
-
-def error_frame(race: Race, averaged: bool = False) -> pd.DataFrame:
-    """Return rulebook, sigma and mean latency in s, for the lanes and the rule that guesses nothing."""
-    rows = []
-    for book in drawn_books(race.state, (BLIND,)):
-        for error in sorted({*ERRORS, race.state.error}):
-            states = _seeds(replace(race.state, error=error), averaged)
-            rows.append((short(book), error / 100.0, _mean(states, book)[0]))
+# One look-up a picture: a look-up a run would cost more than all the rest of the page. `key` names state and seeds.
+@st.cache_data(max_entries=64, ttl="2h", show_spinner=False)
+def _errors(_state: RaceState, _seeds: int, marks: tuple[int, ...], key: str) -> pd.DataFrame:
+    rows = [
+        (short(book), error / 100.0, _mean(replace(_state, error=error), _seeds, book)[0])
+        for book in drawn_books(_state, (BLIND,))
+        for error in marks
+    ]
     return pd.DataFrame(rows, columns=["rulebook", "sigma", "mean"])
 
 
-def error_facts(race: Race, averaged: bool = False) -> dict[str, Any]:
+@st.cache_data(max_entries=64, ttl="2h", show_spinner=False)
+def _ageing(_state: RaceState, _seeds: int, t0s_ms: tuple[float, ...], key: str) -> pd.DataFrame:
+    rows = [(short(book), np.nan, *_mean(_state, _seeds, book)) for book in drawn_books(_state, (SHORTEST, BLIND))]
+    rows += [(short(SHORTEST), t0 / 1e3, *_mean(_state, _seeds, SHORTEST, t0)) for t0 in t0s_ms]
+    return pd.DataFrame(rows, columns=["rulebook", "t0", "mean", "p99"])
+
+
+def error_frame(race: Race, subject: str = RUN) -> pd.DataFrame:
+    """Return rulebook, sigma and mean latency in s, for the lanes and the rule that guesses nothing."""
+    state, seeds = drawn(race, subject)
+    marks = tuple(sorted({*ERRORS, run.presets()[state.preset].error}))
+    # the curve runs over all errors: where the control stands is no part of it
+    return _errors(state, seeds, marks, repr((replace(state, error=0), seeds)))
+
+
+def error_facts(race: Race, subject: str = RUN) -> dict[str, Any]:
     """Return what the curve over the prediction error says of the first lane that uses predictions."""
-    frame = error_frame(race, averaged).pivot(index="sigma", columns="rulebook", values="mean")
+    frame = error_frame(race, subject).pivot(index="sigma", columns="rulebook", values="mean")
     moved = frame.columns[(frame.max() - frame.min()).to_numpy() > 0.0]
     base, blind = short(race.state.lanes[0]), short(BLIND)
     names = sorted((short(book) for book in race.state.lanes), key=lambda name: name != short(SHORTEST))
@@ -233,17 +295,15 @@ def error_facts(race: Race, averaged: bool = False) -> dict[str, Any]:
     }
 
 
-def ageing_frame(race: Race, averaged: bool = False) -> pd.DataFrame:
+def ageing_frame(race: Race, subject: str = RUN) -> pd.DataFrame:
     """Return rulebook, t0 in s (NaN: as the rulebook has it), mean and P99 in s: the lanes, and one rule aged."""
-    states = _seeds(race.state, averaged)
-    rows = [(short(book), np.nan, *_mean(states, book)) for book in drawn_books(race.state, (SHORTEST, BLIND))]
-    rows += [(short(SHORTEST), t0 / 1e3, *_mean(states, SHORTEST, t0)) for t0 in AGEINGS_MS]
-    return pd.DataFrame(rows, columns=["rulebook", "t0", "mean", "p99"])
+    state, seeds = drawn(race, subject)
+    return _ageing(state, seeds, tuple(AGEINGS_MS), repr((state, seeds)))
 
 
-def ageing_facts(race: Race, averaged: bool = False) -> dict[str, Any]:
-    """Return what ageing does to shortest first: without, and at its strongest on the curve."""
-    frame = ageing_frame(race, averaged)
+def ageing_facts(race: Race, subject: str = RUN) -> dict[str, Any]:
+    """Return what ageing does to shortest first: without, and at its strongest on the curve; whether it moves it."""
+    frame = ageing_frame(race, subject)
     own = frame[frame["rulebook"] == short(SHORTEST)]
     bare, aged = own[own["t0"].isna()].iloc[0], own[own["t0"] == AGEINGS_MS[-1] / 1e3].iloc[0]
     return {
@@ -253,6 +313,11 @@ def ageing_facts(race: Race, averaged: bool = False) -> dict[str, Any]:
         "bare_p99_s": float(bare["p99"]),
         "aged_mean_s": float(aged["mean"]),
         "aged_p99_s": float(aged["p99"]),
+        "moves": bool(
+            (100.0 * (own[["mean", "p99"]] / bare[["mean", "p99"]].astype(float) - 1.0)).abs().max(axis=None)
+            >= run.TIE_PERCENT
+        ),
+        "tie_percent": run.TIE_PERCENT,
     }
 
 
@@ -274,16 +339,16 @@ def table(race: Race) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).set_index("")
 
 
-def error_table(race: Race, averaged: bool = False) -> pd.DataFrame:
+def error_table(race: Race, subject: str = RUN) -> pd.DataFrame:
     """Return the curves over the prediction error as words, a row a rulebook."""
-    wide = error_frame(race, averaged).pivot(index="rulebook", columns="sigma", values="mean")
+    wide = error_frame(race, subject).pivot(index="rulebook", columns="sigma", values="mean")
     wide.columns = [f"σ {sigma:g}" for sigma in wide.columns]
     return wide.map(lambda s: f"{s:.2f} s").rename_axis("")
 
 
-def ageing_table(race: Race, averaged: bool = False) -> pd.DataFrame:
+def ageing_table(race: Race, subject: str = RUN) -> pd.DataFrame:
     """Return the marks of the plane as words, a row a mark."""
-    frame = ageing_frame(race, averaged)
+    frame = ageing_frame(race, subject)
     aged = np.where(frame["t0"].isna(), "", frame["t0"].map(lambda s: f", aged by {s:g} s"))
     return pd.DataFrame(
         {

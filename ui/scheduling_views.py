@@ -32,39 +32,74 @@ def told(race: run.Race, facts: Mapping[str, Any]) -> None:
 @st.fragment
 def tail(race: run.Race, facts: Mapping[str, Any]) -> None:
     """Ask whose slowest percent is the fastest; then show the figures. An answer reruns this part alone."""
+    name, table = f"tail_{race.state.preset}", scheduling.table(race)
     if len(race.results) > 1 and not scheduling.tie(race):
         chapter.ask(
-            f"tail_{race.state.preset}",
+            name,
             "scheduling/ask_tail",
             race.labels,
             str(facts["tail_label"]),
             "scheduling/answer_free" if facts["tail_label"] == facts["best_label"] else "scheduling/answer_paid",
             **facts,
         )
-    st.table(scheduling.table(race), border="horizontal", alt="Mean, gap to the bound and tail of each lane")
+        if not st.session_state.get(f"ask_{name}"):
+            table = table.drop(columns=scheduling.TAILS)  # what was asked is not told before
+    st.table(table, border="horizontal", alt="Mean, gap to the bound and tail of each lane")
     text.show("scheduling/gap", **facts)
 
 
 @st.fragment
 def pictures(race: run.Race) -> None:
-    """Show the mean over the prediction error beside the mean against the tail, of this run or over seeds."""
-    averaged = st.toggle(f"Average of {scheduling.SEEDS} seeds instead of this run", key="scheduling_averaged")
+    """Show the mean over the prediction error beside the mean against the tail.
+
+    They stand as the preset opens, which every visitor shares: what a moved setting does to them is run when asked for.
+    """
+    subject = st.segmented_control(
+        "What the pictures show",
+        [scheduling.PRESET, scheduling.AVERAGE, scheduling.RUN],
+        default=scheduling.PRESET,
+        required=True,
+        key="scheduling_pictures",
+        label_visibility="collapsed",
+    )
+    subject = str(subject or scheduling.PRESET)
+    if subject != scheduling.RUN and not scheduling.unchanged(race):
+        text.show("scheduling/pictures_of_preset", asked=scheduling.RUN)
     mode = views.mode()
     left, right = st.columns(2, gap="large")
     with left:
-        _chart(scheduling_charts.errors(race, mode, averaged), scheduling_charts.errors_alt(race, averaged))
-        found = scheduling.error_facts(race, averaged)
-        text.show("scheduling/errors_none" if found["guess"] is None else _errors(found), **found)
+        _chart(scheduling_charts.errors(race, mode, subject), scheduling_charts.errors_alt(race, subject))
+        found = scheduling.error_facts(race, subject)
+        text.show(_errors(found), **found)
     with right:
-        _chart(scheduling_charts.plane(race, mode, averaged), scheduling_charts.plane_alt(race, averaged))
-        text.show("scheduling/ageing", **scheduling.ageing_facts(race, averaged))
-    with st.expander("The same figures as tables"):
+        _chart(scheduling_charts.plane(race, mode, subject), scheduling_charts.plane_alt(race, subject))
+        aged = scheduling.ageing_facts(race, subject)
+        text.show("scheduling/ageing" if aged["moves"] else "scheduling/ageing_still", **aged)
+    tables = st.expander("The same figures as tables", key="scheduling_tables", on_change="rerun")
+    if not tables.open:
+        return
+    with tables:
         one, two = st.columns(2, gap="large")
-        one.table(scheduling.error_table(race, averaged), border="horizontal", alt="Mean latency by prediction error")
-        two.table(scheduling.ageing_table(race, averaged), border="horizontal", alt="Mean and P99 by rule and ageing")
+        one.table(scheduling.error_table(race, subject), border="horizontal", alt="Mean latency by prediction error")
+        two.table(scheduling.ageing_table(race, subject), border="horizontal", alt="Mean and P99 by rule and ageing")
+
+
+def take_away(race: run.Race, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the blocks of the take-away that this run bears out, under `also`, and what they are filled with."""
+    found = scheduling.error_facts(race, scheduling.PRESET)
+    guess = {
+        "scheduling/errors_none": "scheduling/took_no_guess",
+        "scheduling/errors_nothing": "scheduling/took_guess_nothing",
+        "scheduling/errors_never": "scheduling/took_guess_always",
+        "scheduling/errors_cross": "scheduling/took_guess_enough",
+    }[_errors(found)]
+    said = [scheduling.said_of_order(race), guess, scheduling.said_of_longest(race, facts)]
+    return {**found, **facts, "also": [name for name in said if name]}
 
 
 def _errors(found: Mapping[str, Any]) -> str:
+    if found["guess"] is None:
+        return "scheduling/errors_none"
     if found["best_percent"] > -run.TIE_PERCENT:
         return "scheduling/errors_nothing"
     return "scheduling/errors_never" if found["crosses"] is None else "scheduling/errors_cross"

@@ -1165,7 +1165,7 @@ class Player {
     HOOK.player = this;
   }
 
-  /** Take new data: a new log keeps the playhead, an old one only refreshes colours and the answer. */
+  /** Take new data: a new log keeps the playhead, of another preset it starts; an old one refreshes colours and answer. */
   async update({ data, setStateValue, setTriggerValue }) {
     this.send = { setStateValue, setTriggerValue };
     if (!data) return;
@@ -1183,7 +1183,7 @@ class Player {
   }
 
   load(log) {
-    const first = !this.log;
+    const first = !this.log || (log.meta.preset ?? null) !== (this.meta.preset ?? null);
     this.log = log;
     this.meta = log.meta;
     this.end = log.end_us;
@@ -1198,12 +1198,13 @@ class Player {
     this.hero = this.lanes.find((l) => l.id === this.meta.hero) ?? this.lanes.find((l) => l.color === "lp") ?? this.lanes.at(-1);
     this.deltas = this.lanes.filter((l) => l !== this.hero).map((lane) => this.delta(lane));
     const question = this.meta.question ?? null;
-    if (JSON.stringify(question) !== JSON.stringify(this.question)) {
+    if (first || JSON.stringify(question) !== JSON.stringify(this.question)) {
       Object.assign(this, { question, guess: null, revealed: false, asked: false });
     }
     if (first) {
       this.speed = this.meta.speed ?? SPEEDS.find((s) => this.end / 1e6 / s <= 45) ?? 16;
-      if (this.meta.start_us) this.t = this.meta.start_us;
+      clearTimeout(this.opening);
+      Object.assign(this, { t: this.meta.start_us ?? 0, playing: false, halted: false, touched: false });
     }
     this.t = Math.min(this.t, this.end);
     this.shown = [this.lanes.indexOf(this.hero), ...this.lanes.keys()].filter((v, i, all) => all.indexOf(v) === i);

@@ -71,7 +71,10 @@ def test_a_hostile_link_gives_the_page_and_one_sentence() -> None:
 
 def test_a_committed_answer_is_explained_with_the_run() -> None:
     app = visited("scheduling", {f"ask_tail_{RUSH}": "MC-SF with skipping"}, preset=RUSH, lanes="vllm_v1,mc_sf_skip")
-    assert "No: first come, first served" in words(app) and "The tail pays for the mean" in words(app)
+    said = re.sub(r"<[^>]*>", "", words(app))
+    assert "No: First come, first served" in said and "The tail pays for the mean" in said
+    assert "P99" in app.table[0].value.columns
+    assert "P99" not in visited("scheduling", preset=RUSH, lanes="vllm_v1,mc_sf_skip").table[0].value.columns
 
 
 def test_presets_are_the_files_and_nowhere_is_one_of_them() -> None:
@@ -152,7 +155,54 @@ def test_nowhere_shows_no_gain() -> None:
     assert means(ALIKE, "vllm_v1").min() > 1.5 * run.mean_bound(run.race(small(ALIKE, "vllm_v1"))).mean_ms
 
 
+@pytest.mark.parametrize(
+    ("preset", "order", "longest"),
+    [
+        (BLOCKED, "took_order", "took_somebody_pays"),
+        (SKIP, "took_door", "took_somebody_pays"),
+        (DOOR, "took_door", "took_nobody_pays"),
+        (ALIKE, "took_no_order", "took_nobody_gains"),
+    ],
+)
+def test_the_take_away_says_what_the_run_shows(preset: str, order: str, longest: str) -> None:
+    race = run.race(run.presets()[preset])
+    facts = scheduling.facts(race)
+    also = scheduling_views.take_away(race, facts)["also"]
+    assert [also[0], also[-1]] == [f"scheduling/{order}", f"scheduling/{longest}"]
+    assert facts["against"] != facts["best_label"] or scheduling.tie(race)
+
+
+def test_one_lane_is_compared_with_nothing() -> None:
+    race = run.race(small(ALIKE, "mc_sf_skip"))
+    also = scheduling_views.take_away(race, scheduling.facts(race))["also"]
+    assert also[0] == "scheduling/took_alone" and not any("pays" in name or "gains" in name for name in also)
+
+
+def test_the_first_lane_may_be_the_best_and_is_compared_with_another() -> None:
+    race = run.race(small(BLOCKED, "mc_sf_skip", "vllm_v1"))
+    facts = scheduling.facts(race)
+    assert (facts["best_label"], facts["against"]) == race.labels
+
+
 # ---- pictures
+
+
+def test_the_preset_pictures_stand_still_and_averages_know_no_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduling, "SEEDS", 2)
+    state = small(ANSWERS, "vllm_v1", "mc_sf_skip")
+    here, moved = (run.race(replace(state, seed=seed, load=load)) for seed, load in ((0, state.load), (3, 120)))
+    for subject in (scheduling.PRESET, scheduling.AVERAGE):
+        for frame in (scheduling.error_frame, scheduling.ageing_frame):
+            assert frame(here, subject).equals(frame(moved, subject))
+    assert not scheduling.error_frame(here).equals(scheduling.error_frame(moved))
+    assert not scheduling.error_frame(here).equals(scheduling.error_frame(here, scheduling.AVERAGE))
+    assert scheduling_charts.said(here, scheduling.PRESET) == "this run"
+    assert scheduling_charts.said(moved, scheduling.PRESET) == "as the preset opens"
+
+
+def test_ageing_that_moves_nothing_is_said() -> None:
+    still, moving = (scheduling.ageing_facts(run.race(small(name, "vllm_v1"))) for name in (BLOCKED, RUSH))
+    assert not still["moves"] and moving["moves"]
 
 
 def test_errors_draw_every_rule_and_first_come_is_flat() -> None:
@@ -191,9 +241,9 @@ def test_names_keep_apart_and_inside() -> None:
 
 
 def test_words_on_guesses_say_where_they_stop_paying() -> None:
-    assert scheduling_views._errors({"best_percent": -7.0, "crosses": 2.0}) == "scheduling/errors_cross"
-    assert scheduling_views._errors({"best_percent": -7.0, "crosses": None}) == "scheduling/errors_never"
-    assert scheduling_views._errors({"best_percent": 0.2, "crosses": 0.0}) == "scheduling/errors_nothing"
+    assert scheduling_views._errors({"guess": "x", "best_percent": -7.0, "crosses": 2.0}) == "scheduling/errors_cross"
+    assert scheduling_views._errors({"guess": "x", "best_percent": -7.0, "crosses": None}) == "scheduling/errors_never"
+    assert scheduling_views._errors({"guess": "x", "best_percent": 0.2, "crosses": 0.0}) == "scheduling/errors_nothing"
     race = run.race(small(ANSWERS, "vllm_v1", "mc_sf_skip"))
     assert scheduling.error_facts(race)["crosses"] == 2.0
     alone = run.race(small(ANSWERS, "vllm_v1"))
