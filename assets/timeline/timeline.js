@@ -124,11 +124,11 @@ class Timeline {
       pen.scale(ratio, ratio);
       return { node, pen };
     };
-    const rail = (...rows) => wide && h("div", { class: "rail", "aria-hidden": "true" }, rows.map(([top, text, small]) => h("span", { style: `top:${top}px` }, text, h("small", {}, small))));
+    const rail = (...rows) => wide && h("div", { class: "rail", "aria-hidden": "true" }, rows.map(([top, text, small]) => h("span", { style: `top:${top}px` }, text, typeof small === "string" ? h("small", {}, small) : small)));
     const key = (kind, text) => h("span", {}, h("i", { class: kind }), text);
     this.parts = { live: h("p", { class: "hidden", "aria-live": "polite" }), ask: data.question && h("div", { class: "ask" }), flags: canvas(FLAGS, { "aria-hidden": "true" }), axis: canvas(20, { "aria-hidden": "true" }), whole: canvas(ROW * this.lanes.length + 2, { "aria-hidden": "true" }) };
     const { parts, most } = this;
-    parts.lanes = this.lanes.map((lane) => ({ ...canvas(HEIGHT, { role: "img", onpointermove: (event) => this.point(lane, event), onpointerleave: () => lightWords() }), now: h("span"), far: h("span", { class: "far" }) }));
+    parts.lanes = this.lanes.map((lane) => ({ ...canvas(HEIGHT, { role: "img", onpointermove: (event) => this.point(lane, event), onpointerleave: () => lightWords() }), now: h("span"), far: h("span", { class: "far" }), scale: h("small") }));
     parts.play = h("button", { class: "main", "data-focus": "play", onclick: () => this.toggle() });
     parts.close = h("button", { class: "wordy", "data-focus": "closer", "aria-pressed": String(Boolean(this.close)), onclick: () => { this.close = !this.close; parts.close.setAttribute("aria-pressed", String(this.close)); this.frame(); } }, words.closer);
     parts.scrub = h("input", { type: "range", min: 0, max: Math.ceil(this.total), step: 10, "aria-label": words.scrub, "data-focus": "scrub", oninput: (event) => this.seek(+event.target.value) });
@@ -137,14 +137,14 @@ class Timeline {
     const row = (left, right) => h("div", { class: "row" }, left, right);
     this.root.replaceChildren(
       parts.ask || "",
+      h("div", { class: "tools" }, by("back", -1), parts.play, by("on", 1), parts.clock, parts.close),
+      h("p", { class: "keys" }, key("write", words.key_write), key("still", words.key_still), key("prompt", words.key_prompt), key("gap", words.key_gap)),
       row(rail(), parts.flags.node),
       ...this.lanes.flatMap((lane, k) => [
         h("p", { class: "head" }, h("b", { style: `--lane: var(--${lane.color})` }, lane.name), " ", h("small", {}, lane.label), parts.lanes[k].now, parts.lanes[k].far),
-        row(rail([2, words.writing, fillIn(words.requests, { most: most.write })], [UP + 6, words.reading, fillIn(words.tokens, { most: said(most.prompt) })], [UP + DOWN + AIR + 2, words.gaps, fillIn(words.ms, { most: said(most.gap) })]), parts.lanes[k].node)]),
+        row(rail([2, words.writing, fillIn(words.requests, { most: most.write })], [UP + 6, words.reading, fillIn(words.tokens, { most: said(most.prompt) })], [UP + DOWN + AIR + 2, words.gaps, parts.lanes[k].scale]), parts.lanes[k].node)]),
       row(rail(), parts.axis.node),
       row(rail(), h("div", { class: "whole" }, parts.whole.node, parts.scrub)),
-      h("div", { class: "tools" }, by("back", -1), parts.play, by("on", 1), parts.clock, parts.close),
-      h("p", { class: "keys" }, key("write", words.key_write), key("still", words.key_still), key("prompt", words.key_prompt), key("gap", words.key_gap)),
       parts.live,
       h("div", { class: "hidden" }, h("table", {}, (parts.caption = h("caption")), h("thead", {}, h("tr", {}, words.columns.split("|").map((name) => h("th", { scope: "col" }, name)))), parts.table)));
     this.hatch = hatch(parts.axis.pen, this.colours.document, this.colours.surface);
@@ -177,6 +177,9 @@ class Timeline {
     if (focus?.startsWith("option")) this.root.querySelector(`[data-focus="${focus}"]`)?.focus({ preventScroll: true });
   }
 
+  /** Whether what was asked has been seen: played past it with an answer or without one. */
+  get told() { const { question } = this.data; return !question || (this.seen >= question.reveal_ms && Boolean(this.chosen || this.passed)); }
+
   /** What a lane does at this moment. */
   state(lane) {
     const i = upTo(lane.start, this.now) - 1, runs = i >= 0 && lane.end[i] > this.now, done = upTo(lane.end, this.now) - 1;
@@ -196,6 +199,7 @@ class Timeline {
       this.strip(part.pen, lane, x, left, left + span);
       part.now.textContent = fillIn(words.now, own);
       part.far.textContent = fillIn(words.so_far, { gap: said(own.gap) });
+      part.scale.textContent = this.told ? fillIn(words.ms, { most: said(this.most.gap) }) : words.ms_untold; // its top is the answer
       part.node.setAttribute("aria-label", fillIn(words.picture, { ...own, name: lane.name, now: said(this.now / 1000, 1), prompt: said(own.prompt), gap: said(own.gap) }));
     });
     this.flags(x);
@@ -244,9 +248,9 @@ class Timeline {
     }
     const shown = lane.stalls.filter(([step]) => lane.end[step] <= now && lane.end[step] >= low).map(([step, ms, count, tokens, kind]) => {
       const text = fillIn(tokens ? words.stall : words.stall_many, { ms: said(ms / 10), count, tokens: said(tokens), kind }), width = wide(pen, text);
-      return [Math.max(2, Math.min((now <= high ? x(now) : this.plot) - width - 6, x(lane.end[step]) + 5)), width, text];
+      return [Math.max(2, Math.min((now <= high ? x(now) : this.plot) - width - 6, x(lane.end[step]) + 5)), width, text, FLOOR - rise(ms / 10) - 5];
     });
-    for (const [at, , text] of fitting(shown)) this.word(pen, text, at, FLOOR - GAPS - 5, colours.ink);
+    for (const [at, , text, y] of fitting(shown)) this.word(pen, text, at, y, colours.ink);
     pen.fillStyle = colours.ink;
     if (now >= low && now <= high) pen.fillRect(x(now) - 0.75, 0, 1.5, HEIGHT);
   }
