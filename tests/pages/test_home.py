@@ -66,7 +66,8 @@ def link(app: AppTest) -> dict[str, str]:
 
 
 def words(app: AppTest) -> str:
-    return " ".join(element.value for element in app.markdown)
+    """Return what a page says, without the elements around terms and marks."""
+    return re.sub(r"</?(?:abbr|span)\b[^>]*>", "", " ".join(element.value for element in app.markdown))
 
 
 def healthy(app: AppTest) -> None:
