@@ -34,6 +34,7 @@ WORDS: Mapping[str, Any] = {
     "point": "measured, {kind}: {tokens} new tokens, {ms} ms",
     "no_points": "not measured: no dots",
     "clock": "of {total} ms",
+    "at": "{phase}, {clock} {unit}",
     "rate_slow": "shown {rate} times slower than it runs",
     "rate_fast": "shown {rate} times faster than it runs",
     "rate_real": "shown as fast as it runs",
@@ -43,13 +44,13 @@ WORDS: Mapping[str, Any] = {
     "step": "this step, {ms} ms, by part",
     "kv": "KV cache: {tokens} tokens, {mb} MB",
     "kv_legend": "one square = {block} tokens; prompt, then answer",
-    "twin": "{phase}. {clock} of {total} ms. This step takes {ms} ms, most of it {part}, {share} %. {kv}. "
+    "twin": "{phase}. {clock} {unit}. This step takes {ms} ms, most of it {part}, {share} %. {kv}. "
     "{intensity} operations for each byte, {achieved} TFLOP/s.",
     "play": "Play",
     "pause": "Pause",
     "back": "One step back",
     "on": "One step on",
-    "scrub": "Step of the request",
+    "scrub": "Time of the request, ms",
     "keys": "Space plays and pauses, arrows go step by step.",
 }
 

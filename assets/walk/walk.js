@@ -131,7 +131,7 @@ class Walk {
       this.ended = ends(data.steps.ms);
       this.total = this.ended.at(-1);
       this.rate = rate(this.total);
-      Object.assign(this, { t: 0, playing: false, at: null });
+      Object.assign(this, { t: 0, playing: false, at: null, seen: false });
       clearTimeout(this.opening);
       if (!this.still.matches && !this.held) this.opening = setTimeout(() => this.play(), first ? STARTS_AFTER_MS : 300);
     }
@@ -142,6 +142,9 @@ class Walk {
   get alive() { return Boolean(this.data) && (this.t > 0 || this.still.matches); }
   get done() { return this.t >= this.total; }
   get place() { return this.done ? this.ended.length : this.step; }
+  /** The clock's words: the total stays untold until the end has been seen, since what takes longer is what is asked. */
+  get ofTotal() { return this.seen ? fillIn(this.data.words.clock, { total: say(this.total) }) : "ms"; }
+  get spokenStep() { return fillIn(this.data.words.at, { phase: this.phase(), clock: say(this.t), unit: this.ofTotal }); }
 
   play() {
     if (this.done) this.t = 0;
@@ -163,8 +166,11 @@ class Walk {
   }
 
   /** Go to the start of a step. */
-  seek(step) {
-    this.t = step <= 0 ? 0 : this.ended[Math.min(this.ended.length, step) - 1];
+  seek(step) { this.scrub(step <= 0 ? 0 : this.ended[Math.min(this.ended.length, step) - 1]); }
+
+  /** Go to a time, in ms. */
+  scrub(t) {
+    this.t = Math.max(0, Math.min(this.total, t));
     this.held = true;
     this.pause();
     this.frame(true);
@@ -279,7 +285,7 @@ class Walk {
     const swatch = (token) => g("svg", { viewBox: "0 0 12 12", "aria-hidden": "true" }, g("rect", { width: 12, height: 12, style: filled(token) }));
     parts.rows = data.parts.map(({ name, token, id }) => h("tr", named(id), h("th", { scope: "row" }, swatch(token), name), h("td"), h("td")));
     return [
-      h("p", { class: "clock" }, (parts.clock = h("span")), " ", h("small", {}, fillIn(words.clock, { total: say(this.total) }))),
+      h("p", { class: "clock" }, (parts.clock = h("span")), " ", (parts.total = h("small"))),
       h("p", { class: "from" }, `${data.title} `, h("span", { class: "tag" }, words.labels[data.label]), ` ${speed}`),
       (parts.phase = h("p", { class: "phase" })),
       g("svg", { class: "bar", viewBox: `0 0 ${width} 22`, "aria-hidden": "true" }, defs(data.palette.classes), parts.bars),
@@ -296,7 +302,7 @@ class Walk {
     const { words } = this.data, { parts } = this;
     const by = (name, change) => h("button", { "aria-label": words[name], title: words[name], "data-focus": name, onclick: () => this.seek(this.place + change) }, icon(name));
     parts.play = h("button", { class: "main", "data-focus": "play", onclick: () => this.toggle() });
-    parts.scrub = h("input", { type: "range", min: 0, max: this.ended.length, step: 1, "aria-label": words.scrub, "data-focus": "scrub", oninput: (event) => this.seek(+event.target.value) });
+    parts.scrub = h("input", { type: "range", min: 0, max: 1000, step: 1, "aria-label": words.scrub, "data-focus": "scrub", oninput: (event) => this.scrub((+event.target.value / 1000) * this.total) });
     this.button();
     return h("div", { class: "tools" }, by("back", -1), parts.play, by("on", 1), parts.scrub);
   }
@@ -324,6 +330,7 @@ class Walk {
   /** Draw this moment; return whether the marker is still on its way. */
   frame(jump, passed = 16) {
     const { data, parts } = this, { steps } = data, i = this.step;
+    this.seen ||= this.done;
     const u = Math.log(steps.new[i]) / Math.log(data.curve.most), on = along(this.track, u);
     const goal = [u, this.x(steps.x[i]) - on[0], this.y(steps.y[i]) - on[1]];
     const pull = jump || this.still.matches || !this.at ? 1 : 1 - Math.exp(-passed / EASE_MS);
@@ -332,6 +339,9 @@ class Walk {
     put(parts.here, { cx, cy });
     put(parts.name, cx < 130 ? { x: cx + 14, y: cy + 22, "text-anchor": "start" } : { x: cx - 4, y: cy + 26, "text-anchor": "end" });
     parts.clock.textContent = say(this.t, this.total < 1000 ? 1 : 0);
+    if (parts.total.textContent !== this.ofTotal) parts.total.textContent = this.ofTotal;
+    parts.scrub.value = (this.t / this.total) * 1000;
+    parts.scrub.setAttribute("aria-valuetext", this.spokenStep);
     if (this.drawn !== this.place || jump) this.drawStep(i);
     this.drawn = this.place;
     const tokens = this.kv, fillTo = (from, to) => (to > from ? squares(from, to, data.block, this.columns, this.pitch, 1.5) : "");
@@ -357,8 +367,6 @@ class Walk {
     const seen = steps.x.slice(0, i + 1).map((v, j) => `${this.x(v).toFixed(1)},${this.y(steps.y[j]).toFixed(1)}`);
     const halves = [seen.slice(0, data.chunks), seen.slice(data.chunks)];
     put(parts.trail, { d: halves.map((half) => (half.length ? `M${half.join("L")}h0.01` : "")).join("") });
-    parts.scrub.value = this.place;
-    parts.scrub.setAttribute("aria-valuetext", this.phase());
   }
 
   /** Say this moment to who cannot see it: only when it stands still. */
@@ -366,7 +374,7 @@ class Walk {
     if (this.playing) return;
     const { data } = this, { steps } = data, i = this.step;
     const most = data.parts.reduce((a, b) => (b.ms[i] > a.ms[i] ? b : a));
-    this.parts.live.textContent = fillIn(data.words.twin, { phase: this.phase(), clock: say(this.t), total: say(this.total), ms: brief(steps.ms[i]),
+    this.parts.live.textContent = fillIn(data.words.twin, { phase: this.phase(), clock: say(this.t), unit: this.ofTotal, ms: brief(steps.ms[i]),
       part: most.name, share: say((100 * most.ms[i]) / steps.ms[i]), kv: this.kvWords(), intensity: brief(steps.x[i]), achieved: brief(steps.y[i]) });
   }
 }
