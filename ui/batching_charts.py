@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 import altair as alt
+import numpy as np
 import pandas as pd
 
 from ui import charts, palette, text
@@ -27,14 +28,15 @@ def frame(found: Sweep) -> pd.DataFrame:
 
 
 @cache
-def _form(limits: tuple[int, ...], flat: bool, mode: Mode) -> dict[str, Any]:
-    names = [f"{limit} ms" for limit in limits]
-    looks = [palette.line(token) for token in LOOKS[: len(names)]]
-    colours = [palette.colour(token, mode) for token in LOOKS[: len(names)]]
+def _form(lines: int, flat: bool, mode: Mode) -> dict[str, Any]:
+    # by place from the strictest limit on, not by limit: the form is built once, whatever the limits are
+    names = list(range(lines))
+    looks = [palette.line(token) for token in LOOKS[:lines]]
+    colours = [palette.colour(token, mode) for token in LOOKS[:lines]]
     ink, muted = palette.colour("ink", mode), palette.colour("muted", mode)
 
     def by(channel: Any, values: list[Any]) -> Any:
-        return channel("limit:N", scale=alt.Scale(domain=names, range=values), legend=None)
+        return channel("rank:N", scale=alt.Scale(domain=names, range=values), legend=None)
 
     x = alt.X(
         "budget:Q",
@@ -48,7 +50,7 @@ def _form(limits: tuple[int, ...], flat: bool, mode: Mode) -> dict[str, Any]:
     )
     base = alt.Chart().encode(x=x, y=y, color=by(alt.Color, colours))
     dashes = by(alt.StrokeDash, [list(look.dash) or [1, 0] for look in looks])
-    lines = base.mark_line(strokeWidth=2).encode(strokeDash=dashes)
+    curves = base.mark_line(strokeWidth=2).encode(strokeDash=dashes)
     shape = by(alt.Shape, [look.marker or "circle" for look in looks])
     dots = base.mark_point(filled=True, size=36, opacity=1).encode(
         shape=shape,
@@ -63,12 +65,12 @@ def _form(limits: tuple[int, ...], flat: bool, mode: Mode) -> dict[str, Any]:
     said = words.encode(text=alt.Text("budget:Q", format=",d"))
     name = base.transform_filter(f"datum.budget == {BUDGETS[-1]}").mark_text(align="left", dx=9, fontSize=13)
     named = name.encode(text="limit:N", y=alt.Y("place:Q"))
-    here = alt.Chart().transform_filter("datum.here && datum.first")
+    here = alt.Chart().transform_filter("datum.here && datum.rank == 0")
     rule = here.mark_rule(color=muted, strokeDash=[3, 3]).encode(x=x)
     said_here = here.mark_text(color=ink, align="left", dx=5, dy=-5, fontSize=13, baseline="bottom")
     yours = said_here.encode(x=x, y=alt.datum(0), text=alt.value("the run above"))
     # a layer without marks would be a picture without words
-    layers = alt.layer(rule, lines, dots, named, yours, *([] if flat else [best, said]))
+    layers = alt.layer(rule, curves, dots, named, yours, *([] if flat else [best, said]))
     return charts.finished(layers.properties(height=340), mode)
 
 
@@ -76,7 +78,7 @@ def goodput(found: Sweep, budget: int, mode: Mode) -> charts.Panel:
     """Draw the share of requests within limits over the budget; `budget`: that of the run above, marked."""
     rows = frame(found)
     rows["here"] = rows["budget"] == budget
-    rows["first"] = rows["limit"] == f"{found.limits[0]} ms"
+    rows["rank"] = np.repeat(np.arange(len(found.limits)), len(BUDGETS))
     rows["place"] = rows["share"]
     ends = rows[rows["budget"] == BUDGETS[-1]].sort_values("share")
     place, low = {}, -1e9
@@ -89,7 +91,7 @@ def goodput(found: Sweep, budget: int, mode: Mode) -> charts.Panel:
     title = "Requests within both limits, by limit per token"
     return charts.Panel(
         charts.placed(
-            _form(found.limits, found.flat, mode),
+            _form(len(found.limits), found.flat, mode),
             title,
             "no budget stands out" if found.flat else "ring: the smallest budget within half a point of the best",
         ),

@@ -47,7 +47,7 @@ CONTEXTS = np.unique(np.round(np.geomspace(16, 16_384, 61) / 16).astype(int) * 1
 """Tokens of a request whose memory was taken, at which the two ways back are compared."""
 
 
-@st.cache_data(max_entries=64, ttl="2h", show_spinner=False)
+@st.cache_resource(max_entries=32, ttl="2h", show_spinner=False, hash_funcs=run.BY_WORDS)
 def _splits(_race: Race, state: RaceState) -> tuple[memory.Split, ...]:
     return tuple(memory.split(result, _race.trace) for result in _race.results)
 
@@ -90,7 +90,7 @@ def lane_figures(race: Race) -> list[dict[str, float]]:
     return _lane_figures(race, run.run_key(race.state))
 
 
-@st.cache_data(max_entries=64, ttl="2h", show_spinner=False)
+@st.cache_resource(max_entries=64, ttl="2h", show_spinner=False, hash_funcs=run.BY_WORDS)
 def _lane_figures(_race: Race, state: RaceState) -> list[dict[str, float]]:
     rows = []
     for result, own, summary in zip(_race.results, splits(_race), _race.summaries, strict=True):

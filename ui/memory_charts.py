@@ -48,16 +48,18 @@ def _at(race: Race, lane: int, times: Floats, values: Ints) -> Any:
     return np.where((row < 0) | over, 0, values[np.maximum(row, 0)])
 
 
-def blocks_frame(race: Race) -> pd.DataFrame:
-    """Return lane, second, use, and the lowest and highest block of its band, stacked from the floor."""
-    times, frames = np.linspace(0, _end_s(race), TIMES), []
-    for lane, own in enumerate(memory.splits(race)):
-        low = np.zeros(TIMES)
-        for part, values in zip(PARTS, (own.used, own.promised, own.cached), strict=True):
-            high = low + _at(race, lane, times, values)
-            frames.append(pd.DataFrame({"lane": race.labels[lane], "s": times, "part": part, "low": low, "high": high}))
-            low = high
-    return pd.concat(frames, ignore_index=True)
+Band = tuple[str, Floats, Floats]
+"""A use of blocks, and the lowest and the highest block of its band at each instant."""
+
+
+def _bands(race: Race, lane: int, times: Floats) -> list[Band]:
+    """Return the bands of a lane, stacked from the floor."""
+    own, low, bands = memory.splits(race)[lane], np.zeros(len(times)), []
+    for part, values in zip(PARTS, (own.used, own.promised, own.cached), strict=True):
+        high = low + _at(race, lane, times, values)
+        bands.append((part, low, high))
+        low = high
+    return bands
 
 
 @cache
@@ -82,24 +84,36 @@ def _blocks_form(named: bool, mode: Mode) -> dict[str, Any]:
 
 def blocks(race: Race, mode: Mode = "light") -> dict[str, charts.Panel]:
     """Draw, a panel a lane, how many blocks hold KV, are promised and empty, or lie in the cache; white is free."""
-    frame, usable = blocks_frame(race), race.results[0].settings.usable_blocks
-    figures = memory.lane_figures(race)
+    times, usable = np.linspace(0, _end_s(race), TIMES), race.results[0].settings.usable_blocks
+    middle = (times >= 0.18 * times[-1]) & (times <= 0.75 * times[-1])
+    beside = np.convolve(np.ones(TIMES), np.ones(9), "same")
     panels: dict[str, charts.Panel] = {}
-    for name, figure in zip(race.labels, figures, strict=True):
-        own = frame[frame["lane"] == name].drop(columns="lane").assign(said=None)
-        marks = []
-        for part in PARTS:
-            band = own[own["part"] == part]
-            thick = (band["high"] - band["low"]).rolling(9, center=True, min_periods=1).mean()
-            inside = thick.where(band["s"].between(0.18 * band["s"].max(), 0.75 * band["s"].max()), 0)
-            if inside.max() > LEAST_LABEL * usable:
-                at = band.loc[inside.idxmax()]
-                marks.append({"s": at["s"], "part": part, "low": (at["low"] + at["high"]) / 2, "said": part})
-        rows = pd.concat([own, pd.DataFrame(marks)], ignore_index=True) if marks else own
+    for lane, (name, figure) in enumerate(zip(race.labels, memory.lane_figures(race), strict=True)):
+        bands, marks = _bands(race, lane, times), []
+        for part, low, high in bands:
+            inside = np.where(middle, np.convolve(high - low, np.ones(9), "same") / beside, 0.0)
+            at = int(inside.argmax())
+            if inside[at] > LEAST_LABEL * usable:
+                marks.append((times[at], part, (low[at] + high[at]) / 2, part))
+        rows = _blocks_rows(times, bands, marks)
         filled = f"{figure['filled_percent']:.0f} % of what is held has KV in it"
         form = _blocks_form(not panels, mode)
         panels[name] = charts.Panel(charts.placed(form, name, filled, x=(0, _end_s(race)), y=(0, usable)), rows)
     return panels
+
+
+def _blocks_rows(times: Floats, bands: Sequence[Band], marks: Sequence[tuple[float, str, float, str]]) -> pd.DataFrame:
+    """Return the bands, and below them where each name stands: second, use, lowest and highest block, name."""
+    nothing = [None] * (len(bands) * TIMES)
+    return pd.DataFrame(
+        {
+            "s": np.append(np.tile(times, len(bands)), [mark[0] for mark in marks]),
+            "part": [part for part, _, _ in bands for _ in range(TIMES)] + [mark[1] for mark in marks],
+            "low": np.concatenate([*(low for _, low, _ in bands), [mark[2] for mark in marks]]),
+            "high": np.concatenate([*(high for _, _, high in bands), np.full(len(marks), np.nan)]),
+            "said": nothing + [mark[3] for mark in marks],
+        }
+    )
 
 
 def blocks_alt(race: Race) -> str:

@@ -149,11 +149,13 @@ def test_nothing_is_gained_where_memory_is_to_spare(changes: dict[str, int]) -> 
 def test_pictures_show_what_the_tables_say(preset: str) -> None:
     race = run.race(run.presets()[preset])
     rows = memory.lane_figures(race)
-    frame = memory_charts.blocks_frame(race)
     usable = race.results[0].settings.usable_blocks
-    assert (frame["high"] >= frame["low"]).all() and frame["high"].max() <= usable
     drawn = memory_charts.blocks(race)
     assert list(drawn) == list(race.labels)
+    for panel in drawn.values():
+        bands = panel.rows[panel.rows["said"].isna()]
+        assert len(bands) == memory_charts.TIMES * len(memory_charts.PARTS)
+        assert (bands["high"] >= bands["low"]).all() and bands["high"].max() <= usable
     lost = memory_charts.losses_frame(race).groupby("rulebook", sort=False)["so_far"].last()
     assert lost.tolist() == [row["preempted"] for row in rows]
     for panel in (*drawn.values(), *memory_charts.losses(race).values(), *memory_charts.returns(race, "dark").values()):
