@@ -139,6 +139,7 @@ def facts(request: Request) -> dict[str, Any]:
         "kv_ms": kv,
         "kv_share": 100 * kv / float(step_time.step_ms(profile, last)[0]),
         "crossing": text.fill("one_request/crossing", batch=max(1, math.ceil(even))) if math.isfinite(even) else "",
+        "misfit": _misfit(request.gpu, profile),
         "kv_kb": model.kv_bytes_per_token / 1000,
         "weights_gb": model.read_bytes / 1e9,
         "prefill_intensity": float(model.intensity(reads).max()),
@@ -155,6 +156,31 @@ def facts(request: Request) -> dict[str, Any]:
         "sheet": bool(roof),
         **sheet,
     }
+
+
+def _misfit(gpu: str, profile: Profile) -> str:
+    """Say how far the fit is from the longest measured token of one request alone; "" where none was measured."""
+    points = profiles.points(gpu)
+    alone = [
+        (context, ms)
+        for kind, decodes, context, ms in zip(
+            *(points.get(name, []) for name in ("kind", "n_decode", "sum_context_tokens", "measured_ms")), strict=True
+        )
+        if kind == "decode" and decodes == 1
+    ]
+    if not alone:
+        return ""
+    context, ms = max(alone)
+    fit_ms = float(step_time.step_ms(profile, step_time.decode(1, [context]))[0])
+    return text.fill(
+        "one_request/misfit",
+        alone=len(alone),
+        points=len(points["kind"]),
+        alone_tokens=context,
+        alone_ms=ms,
+        alone_fit_ms=fit_ms,
+        alone_percent=100 * (fit_ms / ms - 1),
+    )
 
 
 def costs(request: Request) -> list[dict[str, str]]:

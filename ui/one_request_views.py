@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import streamlit as st
@@ -22,6 +22,11 @@ QUESTIONS = {
 }
 """Question -> the blocks that ask and answer it."""
 LONGER = ("Reading the prompt", "Writing the answer")
+
+
+def asked(name: str, facts: Mapping[str, Any]) -> str:
+    """Return the name under which a question waits for its answer: another request asks anew."""
+    return "_".join(["one", name, *(str(facts[part]) for part in asdict(Request()))])
 
 
 def choose(request: Request) -> None:
@@ -60,22 +65,22 @@ def _choose_preset() -> None:
 def question(facts: Mapping[str, Any]) -> None:
     """Ask for a guess before the walk is watched."""
     right = LONGER[facts["decode_ms"] > facts["prefill_ms"]]
-    chapter.ask("one_longer", "one_request/ask_longer", LONGER, right, "one_request/answer_longer", **facts)
+    chapter.ask(asked("longer", facts), "one_request/ask_longer", LONGER, right, "one_request/answer_longer", **facts)
 
 
 @st.fragment
 def questions(facts: Mapping[str, Any]) -> None:
     """Ask, and answer from the profile once the reader has chosen."""
     parts = [words for words, _, _ in walk.GROUPS.values()]
-    asked = {"prefill": (parts, facts["prefill_part"]), "decode": (parts, facts["decode_part"])}
+    offered = {"prefill": (parts, facts["prefill_part"]), "decode": (parts, facts["decode_part"])}
     if facts["sheet"]:
         fell = -facts["fast_percent"]
         bandwidth = BANDWIDTH_ANSWERS[0 if fell > 49 else 1 if fell > 1 else 2]
-        asked["bandwidth"] = (list(BANDWIDTH_ANSWERS), bandwidth)
-    for column, (name, (options, right)) in zip(st.columns(3, gap="large"), asked.items(), strict=True):
+        offered["bandwidth"] = (list(BANDWIDTH_ANSWERS), bandwidth)
+    for column, (name, (options, right)) in zip(st.columns(3, gap="large"), offered.items(), strict=True):
         with column:
             question, answer = QUESTIONS[name]
-            chapter.ask(f"one_{name}", question, options, right, answer, **facts)
+            chapter.ask(asked(name, facts), question, options, right, answer, **facts)
 
 
 def closing(request: Request, facts: Mapping[str, Any]) -> None:

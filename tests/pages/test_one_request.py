@@ -105,7 +105,7 @@ def test_a_question_is_answered_once_something_is_chosen(page: AppTest) -> None:
     app = revisited(page)
     assert answer not in words(app)
     for chosen, verdict in ((facts["decode_part"], "Yes"), ("reading the KV", "No")):
-        app.session_state["ask_one_decode"] = chosen
+        app.session_state[f"ask_{one_request_views.asked('decode', facts)}"] = chosen
         assert f"{verdict}: {answer}" in words(app.run())
 
 
