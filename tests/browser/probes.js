@@ -8,14 +8,17 @@ globalThis.__probe = (() => {
   const brief = (node) => node.outerHTML.slice(0, 160);
   const name = (node) => `${node.tagName.toLowerCase()} ${node.getAttribute("aria-label") ?? String(node.textContent || node.id).slice(0, 60)}`;
 
-  /** Whether the page has run, what moves by itself moves and every chart is drawn. The shell mounts a component last. */
-  function stands() {
-    if (document.querySelector("[data-testid=stApp]")?.dataset.testScriptState !== "notRunning") return false;
-    if (main().querySelector("[data-testid=stSkeleton], [data-stale=true]")) return false;
-    const drawn = [...main().querySelectorAll("[data-testid=stVegaLiteChart]")].every((chart) => chart.querySelector("svg, canvas"));
-    const mounted = [...main().querySelectorAll(BIDI)].every((host) => host.shadowRoot?.querySelector(":not(style)"));
+  /** What a page still lacks until it has run, what moves by itself moves and every chart is drawn. The shell mounts a component last. */
+  function lacks() {
+    if (document.querySelector("[data-testid=stApp]")?.dataset.testScriptState !== "notRunning") return ["a finished run"];
     const ours = [...globalThis.__shadowPriceMounted ?? []];
-    return drawn && mounted && ours.length > 0 && ours.every((one) => one.alive);
+    const undrawn = [...main().querySelectorAll("[data-testid=stVegaLiteChart]")].filter((chart) => !chart.querySelector("svg, canvas"));
+    const empty = [...main().querySelectorAll(BIDI)].filter((host) => !host.shadowRoot?.querySelector(":not(style)"));
+    return [
+      ...[...main().querySelectorAll("[data-testid=stSkeleton], [data-stale=true]")].map((node) => `fresh: ${brief(node)}`),
+      ...[...undrawn, ...empty].map((node) => `drawn: ${brief(node)}`),
+      ...(ours.length ? ours : [{}]).filter((one) => !one.alive).map((one) => `alive: ${one.constructor.name}`),
+    ];
   }
 
   /** Go to a link within the tab, as Back and Forward do; resolves when the page has begun to run. */
@@ -24,6 +27,8 @@ globalThis.__probe = (() => {
       setTimeout(() => reject(new Error(`${link} did not begin to run within 30 s`)), 30000);
       const begun = new MutationObserver(() => { begun.disconnect(); resolve(); });
       begun.observe(document.querySelector("[data-testid=stApp]"), { attributeFilter: ["data-test-script-state"] });
+      // a quick run may begin and end within one frame: then only what it draws is seen
+      begun.observe(main(), { childList: true, characterData: true, subtree: true });
       history.pushState({}, "", link);
       dispatchEvent(new PopStateEvent("popstate"));
     });
@@ -95,5 +100,5 @@ globalThis.__probe = (() => {
   /** What the Tab key never reached, and where it was without showing it. */
   const lost = () => [...[...due].map((node) => `never reached: ${name(node)}`), ...unseen.map((words) => `no visible focus: ${words}`)];
 
-  return { stands, go, wider, silent, controls, step, lost, left: () => due.size };
+  return { lacks, go, wider, silent, controls, step, lost, left: () => due.size };
 })();

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import axe_playwright_python
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, TimeoutError, sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 AXE_FILE = Path(axe_playwright_python.__file__).parent / "axe.min.js"
@@ -116,7 +116,10 @@ def stands(page: Page, timeout: float = 60_000) -> None:
     """Wait until a page has run, what moves by itself moves and every chart is drawn."""
     if not page.evaluate("Boolean(globalThis.__probe)"):
         page.evaluate(PROBES)
-    page.wait_for_function("() => __probe.stands()", timeout=timeout, polling=50)
+    try:
+        page.wait_for_function("() => !__probe.lacks().length", timeout=timeout, polling=50)
+    except TimeoutError as error:
+        raise AssertionError(f"{page.url} still lacks {page.evaluate('__probe.lacks()')}") from error
 
 
 def visit(page: Page, link: str) -> None:
