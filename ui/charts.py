@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from engine import metrics
+from engine.records import Floats
 from ui import palette, run
 from ui.palette import Mode
 from ui.run import Race
@@ -98,19 +99,17 @@ def scales(lanes: Look, mode: Mode) -> dict[str, Any]:
     }
 
 
-def distribution_frame(race: Race, measure: str) -> pd.DataFrame:
-    """Return the curves: rulebook, class, share (% of requests or gaps) that took at most so many seconds or ms."""
+def curves(race: Race, measure: str) -> list[tuple[str, str, Floats]]:
+    """Return (class, rulebook, seconds or ms within which each of SHARES was served), by class, then by lane."""
     unit = 1.0 if measure == "tbt" else 1000.0
-    rows = []
-    for lane, name in enumerate(race.labels):
-        classes, values = run.measure_ms(race, lane, measure)
-        for kind, class_name in enumerate(race.scenario.classes):
-            own = np.sort(values[(classes == kind) & np.isfinite(values)])
-            if len(own) < FEWEST:
-                continue
-            at = np.percentile(own, SHARES) / unit
-            rows += [(name, class_name, float(share), float(x)) for share, x in zip(SHARES, at, strict=True)]
-    return pd.DataFrame(rows, columns=["rulebook", "class", "share", "value"])
+    lanes = [run.measure_ms(race, lane, measure) for lane in range(len(race.labels))]
+    found = []
+    for kind, class_name in enumerate(race.scenario.classes):
+        for name, (classes, values) in zip(race.labels, lanes, strict=True):
+            own = values[(classes == kind) & np.isfinite(values)]
+            if len(own) >= FEWEST:
+                found.append((class_name, name, np.percentile(own, SHARES) / unit))
+    return found
 
 
 NAME_HEIGHTS = (28.0, 60.0, 12.0)
@@ -154,31 +153,43 @@ def _distribution_form(lanes: Look, measure: str, named: bool, mode: Mode) -> di
 
 def distributions(race: Race, measure: str, mode: Mode = "light") -> dict[str, Panel]:
     """Draw, by request class, which share had been served after how long (log scale); the same axes for all."""
-    frame = distribution_frame(race, measure)
-    frame = frame[frame["value"] > 0]
-    if not len(frame):
+    found = curves(race, measure)
+    drawn = [values[values > 0] for _, _, values in found]
+    if not any(len(values) for values in drawn):
         return {}
-    frame["named"] = frame["share"] == frame["rulebook"].map(dict(zip(race.labels, NAME_HEIGHTS, strict=False)))
     # half a percent at the fast end would stretch the axis for nobody
-    ends = (float(frame[frame["share"] >= 1.0]["value"].min()), float(frame["value"].max()))
+    low = min(float(values[(values > 0) & (SHARES >= 1.0)].min(initial=np.inf)) for _, _, values in found)
+    ends = low, max(float(values.max(initial=0.0)) for values in drawn)
+    heights = dict(zip(race.labels, NAME_HEIGHTS, strict=False))
     panels: dict[str, Panel] = {}
-    for name in race.scenario.classes:
-        own = frame[frame["class"] == name]
-        if len(own):
-            form = _distribution_form(look(race), measure, not panels, mode)
-            panels[name] = Panel(placed(form, name, x=ends), own.drop(columns="class"))
+    for class_name in race.scenario.classes:
+        lanes = [(name, values) for own, name, values in found if own == class_name and (values > 0).any()]
+        if not lanes:
+            continue
+        shown = [values > 0 for _, values in lanes]
+        rows = pd.DataFrame(
+            {
+                "rulebook": np.repeat([name for name, _ in lanes], [int(kept.sum()) for kept in shown]).astype(object),
+                "share": np.concatenate([SHARES[kept] for kept in shown]),
+                "value": np.concatenate([values[kept] for (_, values), kept in zip(lanes, shown, strict=True)]),
+                "named": np.concatenate(
+                    [SHARES[kept] == heights.get(name) for (name, _), kept in zip(lanes, shown, strict=True)]
+                ),
+            }
+        )
+        form = _distribution_form(look(race), measure, not panels, mode)
+        panels[class_name] = Panel(placed(form, class_name, x=ends), rows)
     return panels
 
 
 def distributions_alt(race: Race, measure: str) -> str:
     """Say the chart in words: the middle and the slowest percent of each class and lane."""
-    frame = distribution_frame(race, measure)
     unit = "ms" if measure == "tbt" else "s"
-    parts = []
-    for class_name in frame["class"].unique():
-        for name in race.labels:
-            own = frame[(frame["class"] == class_name) & (frame["rulebook"] == name)].set_index("share")["value"]
-            parts.append(f"{class_name}, {name}: P50 {own[50.0]:.2f} {unit}, P99 {own[99.0]:.2f} {unit}")
+    middle, slow = (int(np.searchsorted(SHARES, share)) for share in (50.0, 99.0))
+    parts = [
+        f"{class_name}, {name}: P50 {values[middle]:.2f} {unit}, P99 {values[slow]:.2f} {unit}"
+        for class_name, name, values in curves(race, measure)
+    ]
     return f"{run.MEASURES[measure]} by request class. " + "; ".join(parts) + "."
 
 

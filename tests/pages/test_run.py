@@ -93,11 +93,11 @@ def test_distributions_rise_and_carry_dash_marker_and_name(race: run.Race, measu
 
 
 def test_distribution_medians_are_those_of_the_metrics(race: run.Race) -> None:
-    frame = charts.distribution_frame(race, "latency")
+    shown = {(kind, name): values for kind, name, values in charts.curves(race, "latency")}
     kind = race.scenario.classes.index("document")
     own = metrics.latency_ms(race.results[0])[race.counted & (race.trace.class_id == kind)]
-    shown = frame[(frame["rulebook"] == race.labels[0]) & (frame["class"] == "document") & (frame["share"] == 50.0)]
-    assert float(shown["value"].iloc[0]) == pytest.approx(float(np.median(own)) / 1000)
+    middle = shown["document", race.labels[0]][charts.SHARES == 50.0]
+    assert middle == pytest.approx(float(np.median(own)) / 1000)
 
 
 def test_differences_are_request_by_request(race: run.Race) -> None:
