@@ -149,6 +149,13 @@ class Sweep:
         return bool((np.ptp(self.goodput_pct, axis=1) < 2 * TIE_POINTS).all())
 
 
+def budget_words(found: Sweep) -> str:
+    """Return the block that says what the sweep found: no budget matters, one serves every limit, or it moves."""
+    if found.flat:
+        return "batching/budget_flat"
+    return "batching/budget_same" if len(set(found.best)) == 1 else "batching/budget"
+
+
 def sweep(race: run.Race) -> Sweep:
     """Return the budgets' figures for a race's settings; its lanes, seed, budget and limit need no run of their own."""
     own = sorted({*LIMITS, race.state.tpot})
@@ -270,6 +277,9 @@ def facts(race: run.Race) -> dict[str, Any]:
         "own_ms": race.state.tpot,
         "own_best": found.best[own],
         "own_best_percent": float(found.goodput_pct[own][BUDGETS.index(found.best[own])]),
+        "strict_large_percent": float(found.goodput_pct[0][-1]),
+        "loose_large_percent": float(found.goodput_pct[-1][-1]),
+        "small_percent": float(found.goodput_pct[own][0]),
         "small": BUDGETS[0],
         "large": BUDGETS[-1],
         "small_ttft_s": float(found.ttft_ms[0]) / 1e3,

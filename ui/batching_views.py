@@ -44,7 +44,7 @@ def budget(race: run.Race, facts: Mapping[str, Any]) -> None:
     with drawn:
         st.vega_lite_chart(panel.rows, dict(panel.spec), theme=None, alt=batching_charts.goodput_alt(found))
     with told:
-        text.show("batching/budget_flat" if found.flat else "batching/budget", **facts)
+        text.show(batching.budget_words(found), **facts)
         if race.state.preset != batching.MOVES:
             st.page_link(
                 "pages/batching.py",

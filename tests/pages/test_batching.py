@@ -207,3 +207,18 @@ def test_a_flat_chart_rings_nothing() -> None:
 def test_no_file_of_the_timeline_holds_a_colour() -> None:
     for path in [*(ROOT / "assets" / "timeline").iterdir(), ROOT / "ui" / "timeline.py", ROOT / "ui" / "batching.py"]:
         assert not re.search(r"#[0-9a-fA-F]{6}\b", path.read_text("utf-8")), path.name
+
+
+def test_the_words_on_the_budget_are_those_of_what_the_sweep_found() -> None:
+    nothing = np.zeros(len(BUDGETS))
+
+    def said(*best: int) -> str:
+        goodput = np.array(
+            [np.where(np.array(BUDGETS) >= BUDGETS[k], 100.0 - np.arange(len(BUDGETS)), 50) for k in best]
+        )
+        return batching.budget_words(batching.Sweep((40, 150), goodput, nothing, nothing, nothing))
+
+    assert said(1, 3) == "batching/budget"
+    assert said(1, 1) == "batching/budget_same"
+    alike = batching.Sweep((40, 150), np.full((2, len(BUDGETS)), 100.0), nothing, nothing, nothing)
+    assert batching.budget_words(alike) == "batching/budget_flat"
