@@ -59,7 +59,7 @@ class State:
 
 NOWHERE = "l40s-48g_llama-3.1-8b_tp1"
 """Profile whose times go in stairs, which no line through them follows."""
-PARTS = {"all": "all requests", "first": "first half", "second": "second half"}
+PARTS = {"all": "all requests", "first": "the first half", "second": "the second half"}
 """Part of a recorded run -> its words."""
 LARGEST = 10
 """Simplifications that are shown first."""
@@ -128,7 +128,7 @@ def closing_facts() -> dict[str, Any]:
         "miss_other": min(fit[key] for key in fit if key.startswith("candidate_") and fit["form"] not in key),
         "runs": len(runs),
         "figures": len(validation.FIGURES),
-        "replays": "; ".join(f"{found['gpu']} {_replay_words(found)}" for found in runs.values()),
+        "replays": " and ".join(map(_replay_words, runs.values())),
     }
 
 
@@ -140,7 +140,7 @@ def _replay_words(found: Mapping[str, Any]) -> str:
         key=lambda at: abs(errors[at[0]][at[1]]),
     )
     unseen, worst = (validation.signed(value) for value in (errors["second"]["tpot_mean_ms"], errors[part][figure]))
-    return f"{unseen}, at worst {worst} ({validation.FIGURES[figure]}, {PARTS[part]})"
+    return f"{unseen} ({found['gpu']}; worst figure of all: {validation.FIGURES[figure]}, {worst} over {PARTS[part]})"
 
 
 def near_knee(id: str, kind: str) -> dict[str, float]:

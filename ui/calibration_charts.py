@@ -149,7 +149,7 @@ def fit(id: str, kind: str, mode: Mode = "light") -> Panel:
     spec = placed(_fit_form(kind, mode), title, subtitle, x=ends_x, y=ends_y)
     for layer in spec["layer"]:
         if layer["encoding"].get("y", {}).get("axis"):
-            layer["encoding"]["y"]["axis"]["values"] = _ticks(*ends_y)
+            layer["encoding"]["y"]["axis"] |= {"values": _ticks(*ends_y), "labelOverlap": "greedy"}
     return Panel(spec, rows)
 
 

@@ -55,6 +55,8 @@ class Preset:
 
     title: str
     sentence: str
+    told: str
+    """What the sentence would give away before the question is answered."""
     instance: Instance
 
 
@@ -80,7 +82,7 @@ def presets() -> Mapping[str, Preset]:
     made = {}
     for id, told in tomllib.loads(PRESETS.read_text("utf-8")).items():
         rows = tuple((int(a), int(s), int(o)) for a, s, o in told["requests"])
-        made[id] = Preset(told["title"], told["sentence"], Instance(id, told["memory"], rows))
+        made[id] = Preset(told["title"], told["sentence"], told["told"], Instance(id, told["memory"], rows))
     return made
 
 
@@ -189,6 +191,8 @@ def facts(board: Board) -> dict[str, Any]:
         "dear": float(dear.sum()),
         "dearest": name_of(int(dear.argmax())),
         "dearest_by": float(dear.max()),
+        "dearest_start": board.starts[int(dear.argmax())],
+        "cheapest_start": int(above[int(dear.argmax())].argmin()),
         "empty": float(price @ (wanted.memory - held)),
         "priced": int((price > 1e-6).sum()),
         "peak_slot": int(price.argmax()) + 1,

@@ -62,6 +62,7 @@ def _frame(preset: str) -> dict[str, Any]:
             for i, (a, s, o) in enumerate(instance.requests)
         ],
         "palette": {name: shown[name] for name in ("light", "dark", "classes")},
+        "kinds": {palette.CLASSES[kind][0]: words for kind, words in prices.KIND_WORDS.items()},
     }
 
 

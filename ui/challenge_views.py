@@ -18,6 +18,10 @@ BESIDE = {
     "fcfs+mc_sf": "First come and MC-SF",
 }
 """Which two lanes stand beside yours: ids of rulebooks, and words."""
+CAUSES = {"dear": "challenge/yours_dear", "empty": "challenge/yours_empty"}
+"""Part of what a schedule takes above the bound -> its block."""
+LEAST_SAID = 0.05
+"""Slots below which a part of the gap would print as zero."""
 RULES = [challenge.NAMES[id] for id in ("fcfs", "mc_sf", "lp")]
 
 
@@ -57,10 +61,13 @@ def stage() -> None:
     )
     facts = challenge.facts(board)
     name = f"{PAGE}_{board.preset}"
-    shown = bool(st.session_state.get(f"ask_{name}") or st.session_state.get(f"{name}_shown"))
+    answered = bool(st.session_state.get(f"ask_{name}"))
+    shown = answered or bool(st.session_state.get(f"{name}_shown"))
     left, right = st.columns([7, 3], gap="large")
     with left:
-        st.markdown(known[board.preset].sentence)
+        st.markdown(
+            f"{known[board.preset].sentence} {known[board.preset].told}" if shown else known[board.preset].sentence
+        )
         seq = st.session_state.get(f"{PAGE}.seq", 0)
         challenge_board.show(challenge_board.data(board, seq, shown), key=BOARD, on_edit=_edited)
     with right:
@@ -68,20 +75,26 @@ def stage() -> None:
         tie = facts["nearest"] == challenge.TIE
         answer = "challenge/answer_tie" if tie else "challenge/answer"
         chapter.ask(name, "challenge/ask", [*RULES, challenge.TIE], facts["nearest"], answer, **facts)
-        st.toggle("See the others", key=f"{name}_shown", disabled=bool(st.session_state.get(f"ask_{name}")))
+        if not answered:
+            st.toggle("See the others", key=f"{name}_shown")
         if shown:
             _yours(facts)
     if shown:
         _others(board, facts)
-    _race(board, facts)
-    _ends(board, facts)
+    _race(board, facts, shown)
+    _ends(board, facts, shown)
 
 
 def _yours(facts: dict[str, Any]) -> None:
     if facts["over"]:
         text.show("challenge/yours_over", **facts)
     else:
-        text.show("challenge/yours_best" if facts["total"] == facts["optimum"] else "challenge/yours", **facts)
+        best = facts["total"] == facts["optimum"]
+        text.show("challenge/yours_best" if best else "challenge/yours", **facts)
+        if not best:
+            for cause, block in CAUSES.items():
+                if facts[cause] >= LEAST_SAID:
+                    text.show(block, **facts)
     text.show("challenge/prices", **facts)
 
 
@@ -97,18 +110,20 @@ def _others(board: Board, facts: dict[str, Any]) -> None:
         text.show("challenge/lp", **facts)
 
 
-def _race(board: Board, facts: dict[str, Any]) -> None:
-    """Offer the race of the chosen starts; nothing runs before it is asked for."""
+def _race(board: Board, facts: dict[str, Any], shown: bool) -> None:
+    """Offer the race of the chosen starts; nothing runs before it is asked for, or gives away what the rules take."""
     st.header("Race your schedule", anchor="race")
     text.show("challenge/race", **facts)
-    if not st.toggle("Race it", key=f"{PAGE}_raced"):
+    if not shown:
+        text.show("challenge/race_after")
+    if not st.toggle("Race it", key=f"{PAGE}_raced", disabled=not shown) or not shown:
         return
     raced = challenge_race.race(board)
     told = challenge_race.facts(raced, facts["total"])
     if told["early"]:
         text.show("challenge/race_early", **told)
     if told["short"]:
-        text.show("challenge/race_over", **told)
+        text.show("challenge/race_preempted" if told["preempted"] else "challenge/race_over", **told)
     text.show("challenge/race_kept" if told["kept"] else "challenge/race_moved", **facts, **told)
     beside = views.choice("Beside yours", BESIDE, f"{PAGE}_beside")
     lanes = [raced.results[0], *(result for result in raced.results[1:] if result.rulebook.id in beside.split("+"))]
@@ -127,13 +142,15 @@ def _race(board: Board, facts: dict[str, Any]) -> None:
     )
 
 
-def _ends(board: Board, facts: dict[str, Any]) -> None:
+def _ends(board: Board, facts: dict[str, Any], shown: bool) -> None:
     """Show the take-away, where nothing is gained, the sources and the way onward."""
     nowhere = challenge.presets()[challenge.NOWHERE].title
     takeaway, limits = st.columns(2, gap="large")
     with takeaway:
         st.header("Take away", anchor="take-away")
         text.show("challenge/take_away", **facts)
+        if shown:
+            text.show("challenge/take_away_here", **facts)
         onward = {
             "pages/prices.py": "The same requests on Shadow prices",
             "pages/home.py": "Hundreds of requests: the race",

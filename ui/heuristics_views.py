@@ -138,9 +138,9 @@ def _rows(cell: Cell, state: MapState) -> pd.DataFrame:
     rows = [
         {
             "": run.books()[book].name,
-            "mean": f"{by_figure['mean_ms'][book] / 1e3:.2f} s",
-            "P99": f"{by_figure['p99_ms'][book] / 1e3:.1f} s",
-            "goodput": f"{by_figure['goodput_pct'][book]:.0f} %",
+            "mean": f"{by_figure['mean_ms'][book] / 1e3:.2f}{text.NO_BREAK}s",
+            "P99": f"{by_figure['p99_ms'][book] / 1e3:.1f}{text.NO_BREAK}s",
+            "goodput": f"{by_figure['goodput_pct'][book]:.0f}{text.NO_BREAK}%",
             "side": _side(cell, book, state.rivals),
         }
         for book in by_figure[state.measure]

@@ -29,6 +29,10 @@ CHAT, REPORT, DOCUMENT = 0, 2, 3
 """Request classes as in `ui.palette.CLASSES`."""
 
 
+KIND_WORDS = {CHAT: "neither", REPORT: "long answer", DOCUMENT: "big prompt"}
+"""Class -> the shape that `class_of` tells by."""
+
+
 @dataclass(frozen=True, eq=False)
 class Answer:
     """Hold the solved program of an instance. Shared between visitors: never modified."""

@@ -168,7 +168,7 @@ class Challenge {
     for (const [token, value] of Object.entries(colours)) this.root.style.setProperty(`--${token}`, value);
     this.width = Math.max(this.root.clientWidth, 280); // while hidden it has none
     const focus = this.root.getRootNode().activeElement?.getAttribute("data-focus"), open = this.root.querySelector("details")?.open;
-    this.root.replaceChildren(...(data.others ? [this.gallery(colours)] : [this.score(), this.board(colours), this.tools(), this.table()]));
+    this.root.replaceChildren(...(data.others ? [this.gallery(colours)] : [this.score(), this.board(colours), this.kinds(colours), this.tools(), this.table()]));
     if (open) this.root.querySelector("details").open = true;
     if (focus) this.root.querySelector(`[data-focus="${focus}"]`)?.focus({ preventScroll: true });
     this.drawn = true;
@@ -207,12 +207,12 @@ class Challenge {
     svg.append(...marks(M, small ? 3 : 5).map((b) => g("g", {},
       g("line", { x1: x(0), x2: x(slots), y1: y(b), y2: y(b), stroke: "var(--grid)" }), g("text", { x: x(0) - 7, y: y(b) + 4, "text-anchor": "end" }, say(b)))));
     svg.append(...pieces.map(edge));
-    svg.append(...names.map(([at, middle, box, label]) => g("g", { class: "piece", "pointer-events": "none" },
-      g("rect", { x: at - box / 2, y: middle - 9, width: box, height: 18, rx: 3, fill: "var(--surface)" }), g("text", { x: at, y: middle + 5, "text-anchor": "middle", class: "name" }, label))));
     over(used, M).forEach((t) => svg.append(g("g", { class: "over", "pointer-events": "none" },
       g("rect", { x: x(t - 1), y: y(used[t - 1]), width: x(1) - x(0), height: y(M) - y(used[t - 1]), fill: "url(#over)" }),
       g("rect", { x: x(t - 1), y: y(used[t - 1]), width: x(1) - x(0), height: y(M) - y(used[t - 1]), fill: "none", stroke: "var(--alarm)", "stroke-width": 2 }),
       g("text", { x: x(t - 0.5), y: y(used[t - 1]) - 5, "text-anchor": "middle", class: "bad" }, `+${say(used[t - 1] - M)}`))));
+    svg.append(...names.map(([at, middle, box, label]) => g("g", { class: "piece", "pointer-events": "none" },
+      g("rect", { x: at - box / 2, y: middle - 9, width: box, height: 18, rx: 3, fill: "var(--surface)" }), g("text", { x: at, y: middle + 5, "text-anchor": "middle", class: "name" }, label))));
     svg.append(g("line", { x1: x(0), x2: x(slots), y1: y(M), y2: y(M), stroke: "var(--ink)", "stroke-width": 2, "pointer-events": "none" }));
     svg.append(...marks(slots, small ? 5 : 14).map((t) => g("text", { x: x(t), y: floor + 16, "text-anchor": "middle" }, say(t))));
   }
@@ -279,6 +279,13 @@ class Challenge {
       svg.append(g("text", { x: x(j + 0.5), y: y(p) - 4, "text-anchor": "middle", class: "price" }, say(p)));
       free = x(j);
     });
+  }
+
+  /** What the fills mean, of those that are on the board. */
+  kinds(colours) {
+    const { requests, kinds } = this.data, tokens = [...new Set(requests.map((r) => r.token))];
+    return h("p", { class: "kinds" }, tokens.map((token) => h("span", {},
+      g("svg", { viewBox: "0 0 22 12", height: 12, "aria-hidden": "true" }, this.defs(colours), g("rect", { width: 22, height: 12, fill: `url(#fill-${token})` })), kinds[token])));
   }
 
   tools() {

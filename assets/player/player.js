@@ -923,7 +923,10 @@ class Timeline {
       c.fillStyle = ink.muted;
       c.textBaseline = "middle";
       c.textAlign = "right";
-      if (!this.compact) c.fillText(`+${number(most)}`, -8, this.dy(most) + 6);
+      // only what some lane reaches has a tick: a strip below zero all the time is not labelled above it
+      const ticks = [0, Math.max(0, ...deltas.map((d) => d.most)), least].filter((v, k, all) => all.indexOf(v) === k);
+      const tall = (v) => Math.min(Math.max(this.dy(v), this.diff.top + 6), this.diff.tall - 6);
+      if (!this.compact) for (const v of ticks) if (!v || Math.abs(tall(v) - tall(0)) >= 13 * scale) c.fillText(v > 0 ? `+${number(v)}` : v ? `\u2212${number(-v)}` : "0", -8, tall(v));
     }
     // track: documents above, preemptions below
     c.fillStyle = ink.outline;

@@ -260,9 +260,9 @@ def test_take_away_says_the_unseen_half_and_the_worst_figure_of_every_server() -
     for found in calibration.validation_charts.stored()["runs"].values():
         errors = found["servers"]["host"]["error_pct"]
         worst = max((errors[part][name] for part in errors for name in calibration.validation.FIGURES), key=abs)
-        own = next(part for part in said.split("; ") if part.startswith(found["gpu"]))
-        assert calibration.validation.signed(errors["second"]["tpot_mean_ms"]) in own
-        assert f"at worst {calibration.validation.signed(worst)}" in own
+        own = next(part for part in said.split(" and ") if found["gpu"] in part)
+        assert own.startswith(calibration.validation.signed(errors["second"]["tpot_mean_ms"]))
+        assert calibration.validation.signed(worst) in own.split("worst figure of all")[1]
 
 
 def test_times_below_the_floor_are_labelled_on_the_axis() -> None:

@@ -202,6 +202,31 @@ def test_the_page_opens_on_first_come_and_gives_nothing_away() -> None:
     assert link(app) == {}
     said = words(app)
     assert "Before you look" in said and "Where yours stands" not in said and "The optimum takes" not in said
+    assert challenge.presets()["mixed"].told not in said and "from the optimum here" not in said
+    assert app.toggle(key="challenge_raced").disabled
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_nothing_of_the_totals_is_said_before_the_answer_on_any_preset(preset: str) -> None:
+    app = visited("challenge", {"challenge_raced": True}, preset=preset)
+    assert not app.exception
+    said = words(app)
+    assert "took" not in said and challenge.presets()[preset].told not in said
+    app = visited("challenge", {f"ask_challenge_{preset}": challenge.TIE}, preset=preset)
+    assert challenge.presets()[preset].told in words(app)
+    assert not [toggle for toggle in app.toggle if toggle.key == f"challenge_{preset}_shown"]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_causes_of_the_gap_print_no_zero(preset: str) -> None:
+    for board in (challenge.first(preset), drawn(preset, 1), drawn(preset, 2)):
+        facts = challenge.facts(board)
+        app = visited("challenge", {f"ask_challenge_{preset}": challenge.TIE}, **challenge.encode(board))
+        said = words(app)
+        gap = not facts["over"] and facts["total"] != facts["optimum"]
+        assert ("starts that cost more than they must" in said) == (gap and facts["dear"] >= 0.05)
+        assert ("has a price and stood empty" in said) == (gap and facts["empty"] >= 0.05)
+        assert "**0.0 of them" not in said
 
 
 def test_an_answer_reveals_the_others_and_the_race_runs_by_hand() -> None:
