@@ -76,12 +76,17 @@ def told(race: Race) -> dict[str, Any]:
 
 
 def question(race: Race) -> dict[str, Any]:
-    """Return what is asked before the race plays; means are told near the end, when the storm is over."""
+    """Return what is asked before the race plays: means are told near the end, when the storm is over.
+
+    Who has answered most is told when the last request arrives: later, whoever is behind only catches up.
+    """
     metric = ASKED.get(race.state.preset, "finished")
     asked: dict[str, Any] = {"text": race.scenario.question, "metric": metric}
     if metric == "mean":
         last = max(int(result.steps["start_us"][-1]) for result in race.results)  # type: ignore[index]
         asked["at_us"] = round(TOLD_SHARE * last / 1e6) * 1_000_000
+    else:
+        asked["at_us"] = max(1, round(int(race.trace.arrival_us.max()) / 1e6)) * 1_000_000
     return asked
 
 
@@ -225,6 +230,7 @@ def curve_facts(rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     return {
         "best_watermark": WATERMARKS[best],
         "best_gain_percent": 100 * (through[best] / through[0] - 1),
+        "mean_watermark": WATERMARKS[int(np.argmin([row["mean_ms"] for row in rows]))],
         "flat": len(flat) == len(through),
         "flat_low": WATERMARKS[flat[0]],
         "flat_high": WATERMARKS[flat[-1]],

@@ -129,6 +129,8 @@ def rule(facts: Mapping[str, Any]) -> None:
     back = (blocks.swap_ms, blocks.recompute_ms)
     left, right = st.columns(2, gap="large")
     with left:
+        st.markdown("**Who is let in**")
         code.same(*door, formula="memory/formula", where="memory/in_code", **facts)
     with right:
+        st.markdown("**How memory comes back**")
         code.same(*back, formula="memory/formula_back", where="memory/in_code_back", **facts)

@@ -38,6 +38,7 @@ def lane(result: Result) -> dict[str, Any]:
         "claim": about.get("claim", ""),
         "color": about.get("color", "fifo"),
         "knows": rulebooks.knows(book),
+        "reserves": book.mechanisms.alloc != "paged" or book.mechanisms.padded,
         "serve": _serve(about.get("serve", ""), result.settings),
         "source": about.get("source", ""),
         "price_note": ""

@@ -3,7 +3,7 @@
 
 // ---------------------------------------------------------------- 1 log
 const TYPES = { uint8: Uint8Array, uint16: Uint16Array, uint32: Uint32Array, float32: Float32Array };
-const EMPTY = 0, RUNNING = 1, SHARED = 2, CACHED = 3;
+const EMPTY = 0, RUNNING = 1, SHARED = 2, CACHED = 3, PROMISED = 4; // the last one is not in the log: see Lane.held
 const ADMIT = 0, PREEMPT = 1, FINISH = 2;
 const NEVER = 2 ** 32 - 1;
 
@@ -174,6 +174,15 @@ export class Lane {
     // both in ms of waiting per second: of the whole memory, of the whole GPU
     const rent = [memory * this.blocks, gpu * 1000];
     return { memory, gpu, binds: Math.max(...rent) <= 0 ? "" : rent[0] >= rent[1] ? "memory" : "gpu" };
+  }
+
+  /**
+   * How many squares of each running request hold KV, in a lane that reserves. How many is known from its tokens; which of its
+   * own squares those are is not in the log, so they are drawn as its first ones.
+   */
+  held(scene) {
+    const each = this.blocks_per_square * this.block_tokens;
+    return new Map(scene.running.map(({ r, done, prefill }) => [r, Math.max(1, Math.round((this.prompt[r] + (prefill ? 0 : done)) / each))]));
   }
 
   frame(t) { return Math.max(0, Math.min(this.log.frames - 1, Math.floor(t / this.log.frame_us))); }
@@ -358,6 +367,11 @@ class Look {
       c.lineWidth = 1;
       box(0.5, 1);
       c.stroke();
+    } else if (state === PROMISED) {
+      c.strokeStyle = this.classColour(id);
+      c.lineWidth = 1.6;
+      box(1.3, 1);
+      c.stroke();
     } else if (state === CACHED) {
       const colour = this.classColour(id);
       c.globalAlpha = 0.14;
@@ -488,7 +502,7 @@ class LaneView {
       h("div", { className: "row" },
         name("Running batch", budgetWords(lane)), this.batch, this.batchSays),
       h("div", { className: "row" }, name("GPU memory", `one square = ${number(squareTokens)}${FIXED}token${squareTokens === 1 ? "" : "s"}`), this.map),
-      h("div", { className: "row prices" }, name("Price of memory", ""), this.prices[0], this.priceSays[0],
+      h("div", { className: "row prices", hidden: !player.charges }, name("Price of memory", ""), this.prices[0], this.priceSays[0],
         name("Price of GPU time", ""), this.prices[1], this.priceSays[1]));
     this.positions = new Map();
     this.bars = [];
@@ -609,14 +623,14 @@ class LaneView {
 
   words(t) {
     const { lane, scene } = this;
-    const ages = lane.ages(t), finished = lane.finishedBy(t);
-    put(this.count, number(finished));
+    const ages = lane.ages(t);
     put(this.typical, seconds(percentile(ages, 0.5)));
     put(this.worst, seconds(percentile(ages, 0.99)));
     putParts(this.lineSays, lineSentence(lane, scene.waiting, this.player.names).text);
     put(this.batchSays, scene.busy
       ? `${number(scene.decode)} decode + ${number(scene.prefill)} prefill · ${unlimited(lane) ? "no budget" : `${number(scene.unused)} unused`}`
       : "idle: nothing to compute");
+    this.drawBudget(); // the bar and its words are of one step
     const prices = lane.prices(t);
     if (!prices) {
       put(this.priceSays[0], lane.price_note ?? "always zero: the rule never asks");
@@ -670,6 +684,7 @@ class LaneView {
       c.fillStyle = look.colours.muted;
       c.font = `${13 * scale}px ${SANS}`;
       c.textBaseline = "middle";
+      c.clearRect(x + 2, 0, width - x, tall + 1); // bars that still slide in
       c.fillText(`+ ${number(rest)}`, x + 4, tall / 2 + 1);
     }
     if (this.behind && this.bars.length > 1) {
@@ -694,7 +709,7 @@ class LaneView {
   drawBatch(lit) {
     const { look, lane, scale, width } = this, c = this.context(this.batch);
     const { running } = this.scene, tall = 18 * scale;
-    c.clearRect(0, 0, width, 38 * scale);
+    c.clearRect(0, 0, width, tall + 1);
     this.chips = [];
     const pitch = Math.max(5, Math.min(11.4 * scale, width / Math.max(1, running.length)));
     const most = Math.floor((width - (running.length * pitch > width + 1 ? 40 * scale : 0)) / pitch + 1e-6);
@@ -727,7 +742,14 @@ class LaneView {
       c.fillStyle = look.colours.muted;
       c.fillText(`+ ${number(running.length - most)}`, most * pitch + 4, tall / 2 + 1);
     }
+  }
+
+  /** What this iteration carries of its token budget. */
+  drawBudget() {
+    const { look, lane, scale, width } = this, { running } = this.scene, tall = 18 * scale;
     if (unlimited(lane)) return; // nothing to fill
+    const c = this.context(this.batch);
+    c.clearRect(0, tall + 3 * scale, width, 38 * scale);
     const y = tall + 6 * scale, high = 14 * scale, { decode, prefill } = this.scene;
     const unit = (width - 1) / lane.token_budget;
     const split = decode ? Math.max(2, decode * unit) : 0;
@@ -763,12 +785,17 @@ class LaneView {
     mark(lane.evicted_frame, lane.evicted_square, 0);
     mark(lane.stopped_frame, lane.stopped_square, 2);
     const side = Math.max(1, Math.floor((pitch - gap) * look.dpr)), css = side / look.dpr;
-    const c = this.context(this.map), base = frame * lane.squares;
+    const c = this.context(this.map), base = frame * lane.squares, held = lane.reserves ? lane.held(this.scene) : null;
     for (let s = 0; s < lane.squares; s++) {
-      const cell = lane.cells[base + s], state = cell & 3, request = (cell >> 2) - 1;
+      const cell = lane.cells[base + s], request = (cell >> 2) - 1;
+      let state = cell & 3;
+      if (held?.has(request)) {
+        const left = held.get(request);
+        if (left) held.set(request, left - 1); else state = PROMISED;
+      }
       const kind = request >= 0 ? lane.classes[request] & 15 : 0;
       const tone = lit === -1 ? 0 : state && isLit(lit, request, lane.classes) ? 2 : 1;
-      const key = state | (kind << 2) | (marks[s] << 6) | (tone << 10) | ((s === this.selected ? 1 : 0) << 12);
+      const key = state | (kind << 3) | (marks[s] << 7) | (tone << 11) | ((s === this.selected ? 1 : 0) << 13);
       if (key === this.keys[s]) continue;
       this.keys[s] = key;
       const snap = (v) => Math.round(v * look.dpr) / look.dpr; // squares on whole pixels stay crisp
@@ -919,14 +946,10 @@ class Timeline {
     c.fillStyle = ink.outline;
     if (deltas.length) {
       c.fillRect(0, Math.round(this.dy(0)), width, 1);
-      c.font = font;
-      c.fillStyle = ink.muted;
-      c.textBaseline = "middle";
-      c.textAlign = "right";
       // only what some lane reaches has a tick: a strip below zero all the time is not labelled above it
       const ticks = [0, Math.max(0, ...deltas.map((d) => d.most)), least].filter((v, k, all) => all.indexOf(v) === k);
       const tall = (v) => Math.min(Math.max(this.dy(v), this.diff.top + 6), this.diff.tall - 6);
-      if (!this.compact) for (const v of ticks) if (!v || Math.abs(tall(v) - tall(0)) >= 13 * scale) c.fillText(v > 0 ? `+${number(v)}` : v ? `\u2212${number(-v)}` : "0", -8, tall(v));
+      this.leads = ticks.filter((v) => !v || Math.abs(tall(v) - tall(0)) >= 13 * scale).map((v) => [v > 0 ? `+${number(v)}` : number(v), tall(v)]);
     }
     // track: documents above, preemptions below
     c.fillStyle = ink.outline;
@@ -1034,6 +1057,10 @@ class Timeline {
     const x = Math.min(width, this.x(t)), wide = Math.round((x + this.pad) * dpr);
     c.drawImage(this.layers[0], -this.pad, 0, width + this.pad, this.height);
     if (wide > 0) c.drawImage(this.layers[1], 0, 0, wide, this.canvas.height, -this.pad, 0, wide / dpr, this.height);
+    if (player.deltas.length && !this.compact && player.told) { // how far anyone gets ahead is an answer
+      Object.assign(c, { font: `${13 * scale}px ${SANS}`, fillStyle: ink.muted, textBaseline: "middle", textAlign: "right" });
+      for (const [words, y] of this.leads) c.fillText(words, -8, y);
+    }
     c.fillStyle = ink.ink;
     c.fillRect(0, this.track - 2, x, 4);
     this.#flag(c);
@@ -1063,7 +1090,7 @@ class Timeline {
       c.strokeStyle = ink.surface;
       c.lineWidth = 1;
       c.stroke();
-      const words = `${player.shortName(lane, i > -1)} ${number(lane.finishedBy(t))}`;
+      const words = `${player.shortName(lane)} ${number(player.counted[i])}`;
       c.lineWidth = 4;
       c.strokeStyle = ink.surface;
       c.strokeText(words, x + 10 * side, places[i]);
@@ -1111,8 +1138,9 @@ class Timeline {
     if (x < width * 0.5 && !this.compact) {
       rows.forEach(([times, words, colour], i) => {
         const at = width * (i ? 0.78 : 0.7), y = this.cy(countUpTo(times, (at / width) * player.end));
-        // the curves rise: free room is up on the left of them and down on the right
-        write(words, i ? at + 8 : at - 2, y + (i ? 13 : -10) * scale, i ? "left" : "right", colour);
+        // the curves rise: free room is up on the left of them and down on the right; at the top there is none above
+        const below = i || y - 14 * scale < this.curves.top;
+        write(words, i ? at + 8 : at - 2, y + (below ? 13 : -10) * scale, i ? "left" : "right", colour);
       });
       return;
     }
@@ -1192,6 +1220,7 @@ class Player {
     this.end = log.end_us;
     this.names = this.meta.classes;
     this.lanes = log.lanes.map((_, i) => new Lane(log, i));
+    this.counted = null;
     this.longest = log.arrays.prompt_tokens.reduce((a, b) => Math.max(a, b), 1);
     this.top = { memory: 0, gpu: 0 };
     for (const lane of this.lanes) {
@@ -1202,7 +1231,7 @@ class Player {
     this.deltas = this.lanes.filter((l) => l !== this.hero).map((lane) => this.delta(lane));
     const question = this.meta.question ?? null;
     if (first || JSON.stringify(question) !== JSON.stringify(this.question)) {
-      Object.assign(this, { question, guess: null, revealed: false, asked: false });
+      Object.assign(this, { question, guess: null, revealed: false, asked: false, farthest: 0 });
     }
     if (first) {
       this.speed = this.meta.speed ?? SPEEDS.find((s) => this.end / 1e6 / s <= 45) ?? 16;
@@ -1232,6 +1261,10 @@ class Player {
     return { lane, times, values, most: values.reduce((a, b) => Math.max(a, b), 0), least: values.reduce((a, b) => Math.min(a, b), 0) };
   }
 
+  /** Whether any lane has prices: rows of zeros would say nothing. */
+  get charges() { return this.lanes.some((lane) => lane.priced); }
+  /** Whether what is asked has been answered or seen. */
+  get told() { return !this.question || this.revealed || this.farthest >= this.question.at_us; }
   shortName(lane) { return lane.short ?? lane.name; }
   requestName(r) { return `${this.names[this.lanes[0].classes[r]] ?? "request"} #${r}`; }
   get lit() { return this.hovered >= 0 ? this.hovered : this.shone !== -1 ? this.shone : this.pinned; }
@@ -1268,7 +1301,7 @@ class Player {
       rail("Waiting line", "width = prompt length", "r-row"),
       rail("Running batch", same ? `${unlimited(this.lanes[0]) ? "" : "this iteration’s "}${budgetWords(this.lanes[0])}` : "this iteration’s budget", "r-row"),
       rail("GPU memory", same ? `one square = ${number(each)}${FIXED}token${each === 1 ? "" : "s"} of KV cache` : "KV cache", "r-row"),
-      h("div", { className: "cell r-prices" }, h("b", {}, "Price of memory"), h("span", {}, "what the rule charges"),
+      h("div", { className: "cell r-prices", hidden: !this.charges }, h("b", {}, "Price of memory"), h("span", {}, "what the rule charges"),
         h("b", { className: "second" }, "Price of GPU time"), h("span", {}, "the other scarce thing")));
     this.legend = h("ul", { className: "legend", "aria-label": "Legend" });
     this.live = h("p", { className: "hidden", "aria-live": "polite" });
@@ -1351,11 +1384,19 @@ class Player {
     const sprite = (state, kind) => (c) => c.drawImage(look.sprite(state, kind, Math.round(side * look.dpr)), 0, 0, side, side);
     const present = [...new Set(this.lanes[0].classes)].sort((a, b) => a - b);
     const some = present.includes(1) ? 1 : present[0] ?? 0;
-    this.legend.replaceChildren(
+    const any = (what) => this.lanes.some(what), caches = any((l) => l.cached_blocks.some((n) => n > 0));
+    const bar = (colour) => (c) => { c.fillStyle = colour; c.fillRect(0, 2, side, side - 4); };
+    // only what a lane here can show; a prefill of several classes has a colour of its own in the budget bar
+    this.legend.replaceChildren(...[
       ...present.map((k) => item(this.names[k] ?? `class ${k}`, sprite(RUNNING, k))),
-      item("cached, idle", sprite(CACHED, some)), item("cached, in use", sprite(SHARED, some)), item("free", sprite(EMPTY, 0)),
-      item("evicted, reused", (c) => { sprite(RUNNING, present[0] ?? 0)(c); evictedCorner(c, look, 0, 0, side, 1); }),
-      item("preempted", (c) => preemptedRing(c, look, 0, 0, side, 1)));
+      any((l) => l.reserves) && item("promised, empty", sprite(PROMISED, some)),
+      caches && item("cached, idle", sprite(CACHED, some)), caches && item("cached, in use", sprite(SHARED, some)),
+      item("free", sprite(EMPTY, 0)),
+      any((l) => l.evicted_frame.length) && item("evicted, reused", (c) => { sprite(RUNNING, present[0] ?? 0)(c); evictedCorner(c, look, 0, 0, side, 1); }),
+      any((l) => l.stops.length) && item("preempted", (c) => preemptedRing(c, look, 0, 0, side, 1)),
+      any((l) => !unlimited(l)) && item("decode", bar(look.colours.ink)),
+      present.length > 1 && any((l) => !unlimited(l)) && item("prefill of several", bar(look.colours.muted)),
+    ].filter(Boolean));
   }
 
   // ---- predict, then reveal
@@ -1370,7 +1411,8 @@ class Player {
       options.map((lane) => h("button", { type: "button", role: "radio", "aria-checked": String(this.guess === lane.id),
         style: `--lane: var(--${lane.color})`, className: best.includes(lane) ? "best" : "", disabled: this.revealed && this.guess !== lane.id && !best.includes(lane),
         onclick: () => this.choose(lane.id) }, this.shortName(lane))),
-      this.halted && !this.guess ? h("button", { type: "button", className: "skip", onclick: () => { this.guess = ""; this.play(); } }, "go on without") : null,
+      // it holds its place from the start: the race must not move when it stops
+      !this.revealed && !this.guess ? h("button", { type: "button", className: "skip", style: this.halted ? "" : "visibility: hidden", onclick: () => { this.guess = ""; this.play(); } }, "go on without") : null,
       this.guess && !this.revealed && !this.playing ? h("button", { type: "button", className: "skip", onclick: () => this.play() }, "play") : null));
     this.ask.classList.toggle("waiting", Boolean(this.halted));
   }
@@ -1739,8 +1781,13 @@ class Player {
       view.draw(this.t, dt, words === -1 || words === i);
       if (view.moving) this.dirty = true;
     });
+    // one instant for every count of finished requests: lanes, tabs, names at the curves, the sentence
+    const counts = words === -1 || words === this.views.length || !this.counted;
+    if (counts) this.counted = this.lanes.map((lane) => lane.finishedBy(this.t));
+    this.farthest = Math.max(this.farthest, this.t);
     this.timeline.draw(this.t);
-    if (words !== -1 && words !== this.views.length) return;
+    if (!counts) return;
+    this.views.forEach((view, i) => put(view.count, number(this.counted[i])));
     const clock = `${number(this.t / 1e6, 1)}${FIXED}s`;
     put(this.clock, clock);
     put(this.speedButton, `${this.speed}×`);
@@ -1751,15 +1798,15 @@ class Player {
     slider.setAttribute("aria-valuemax", String(Math.round(this.end / 1e6)));
     slider.setAttribute("aria-valuenow", String(Math.round(this.t / 1e5) / 10));
     slider.setAttribute("aria-valuetext", `${number(this.t / 1e6, 1)} of ${number(this.end / 1e6)} seconds`);
-    [...this.tabs.children].forEach((tab, i) => put(tab.querySelector("b"), number(this.lanes[i].finishedBy(this.t))));
+    [...this.tabs.children].forEach((tab, i) => put(tab.querySelector("b"), number(this.counted[i])));
     this.difference();
   }
 
   difference() {
-    const mine = this.hero.finishedBy(this.t);
+    const of = (lane) => this.counted[this.lanes.indexOf(lane)], mine = of(this.hero);
     const parts = [];
     this.deltas.forEach(({ lane }, i) => {
-      const d = mine - lane.finishedBy(this.t);
+      const d = mine - of(lane);
       const amount = d > 0 ? `${number(d)}${FIXED}more` : d < 0 ? `${number(-d)}${FIXED}fewer` : `as${FIXED}many`;
       const link = d === 0 ? "as" : "than";
       const lead = i === 0 ? `${this.shortName(this.hero)} finished ` : i === this.deltas.length - 1 ? ", and " : ", ";

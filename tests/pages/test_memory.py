@@ -192,3 +192,13 @@ def test_lanes_that_keep_their_own_reserve_are_not_said_to_follow_the_slider() -
     bare, pages = memory.kept_free(run.race(run.presets()["memory_storm"]))
     assert bare == {} and pages == {"label": "keeps 5 % free"}
     assert memory.kept_free(run.race(run.presets()["memory_reserve"])) == [{}, {}, {}]
+
+
+def test_who_answered_most_is_asked_while_the_lanes_differ() -> None:
+    race = run.race(run.presets()["memory_reserve"])
+    at_us = memory.question(race)["at_us"]
+    done = [
+        int((result.requests["finish_us"] <= at_us).sum()) for result in race.results if result.requests is not None
+    ]
+    assert max(done) - sorted(done)[-2] > 10
+    assert at_us <= race.scenario.duration_s * 1e6
