@@ -14,13 +14,10 @@ facts = caching_page.facts(race)
 with before:
     caching_page.question(race, facts)
 
-told, read = st.columns(2, gap="large")
-with told:
-    caching_page.happened(race, facts)
-with read:
-    text.show("caching/how_to_read")
+text.show("caching/how_to_read")
 
 st.header("How near to hindsight", anchor="hindsight")
+caching_page.happened(race, facts)
 bars, table = st.columns([5, 7], gap="large")
 with bars:
     views.panels(caching_charts.found_panels(race, views.mode()), caching_charts.found_alt(race), table=False)

@@ -23,14 +23,13 @@ CHAPTER = chapter.Chapter(
     nowhere="caching_chats",
     onward=("pages/prices.py", "Next: where such a price comes from"),
 )
-TAIL = "caching_tail"
-"""The preset that is about the slowest tenth, not about how much is found."""
+TAIL = caching_picture.TAIL
 NEAR = 1.0
 """Lanes closer than this are told as no difference: percentage points found, or percent of a time."""
 ANOTHER, NO_DIFFERENCE = "Another rule", "About the same"
 BASE = "Least recently used"
 BELADY, ENDLESS = "Knows the future", "Memory without end"
-ENDLESS_BLOCKS = 200_000
+ENDLESS_BLOCKS = 108_000
 """More blocks than any run of this page fills."""
 REFERENCES: Mapping[str, str] = {BELADY: f"{BELADY} (clairvoyant)", ENDLESS: ENDLESS}
 
@@ -49,23 +48,22 @@ def named(race: run.Race) -> run.Race:
     return replace(race, names={run.BASELINE: BASE})
 
 
-@st.cache_resource(max_entries=24, ttl="2h", show_spinner=False)
-def _references(_race: run.Race, key: RaceState) -> Mapping[str, Reference]:
-    book, knobs = run.books()[run.BASELINE], run.settings_of(key)
-    made = {}
-    for name, own, settings in (
-        (BELADY, replace(book, evict="belady"), knobs),
-        (ENDLESS, book, replace(knobs, num_gpu_blocks=max(ENDLESS_BLOCKS, knobs.num_gpu_blocks))),
-    ):
-        result = engine.simulate(_race.trace, settings, _race.scenario.gpu(), own, "requests")
-        told = metrics.summary(result, _race.trace, _race.scenario.warmup_s, run.slo(key))
-        made[name] = Reference(told["hit_share_pct"], told["ttft_p90_ms"], told["mean_ms"])
-    return made
+@st.cache_resource(max_entries=48, ttl="2h", show_spinner=False)
+def _reference(_race: run.Race, evict: str, key: RaceState) -> Reference:
+    book = replace(run.books()[run.BASELINE], evict=evict)
+    result = engine.simulate(_race.trace, run.settings_of(key), _race.scenario.gpu(), book, "requests")
+    told = metrics.summary(result, _race.trace, _race.scenario.warmup_s, run.slo(key))
+    return Reference(told["hit_share_pct"], told["ttft_p90_ms"], told["mean_ms"])
 
 
 def references(race: run.Race) -> Mapping[str, Reference]:
-    """Return what the same requests find with hindsight, and in a memory that never evicts."""
-    return _references(race, replace(run.run_key(race.state), lanes=()))
+    """Return what the same requests find with hindsight, and in a memory that never evicts, whatever this run's is."""
+    key = replace(run.run_key(race.state), lanes=())
+    endless = replace(key, memory=max(ENDLESS_BLOCKS, key.memory))
+    return {
+        BELADY: _reference(race, "belady", key),
+        ENDLESS: _reference(race, run.books()[run.BASELINE].evict, endless),
+    }
 
 
 def gain(race: run.Race) -> float:
@@ -191,8 +189,11 @@ def _percent(value: float) -> str:
     return f"{value:.1f}{text.NO_BREAK}%"
 
 
+@st.fragment
 def curves(race: run.Race) -> None:
-    """Show how long a first token takes, by class and lane."""
+    """Offer how long a first token takes, by class and lane: it is drawn when asked for."""
+    if not st.toggle("Draw the waits of each class", key="caching_waits"):
+        return
     mode = views.mode()
     views.panels(charts.distributions(race, "ttft", mode), charts.distributions_alt(race, "ttft"))
 

@@ -13,11 +13,15 @@ from engine.records import ADMIT, BLOCK_TOKENS, EVICT, FREE, TAKE, Result, Trace
 Array = np.ndarray[Any, Any]
 FRAME_US = 250_000
 """One picture each quarter of a second."""
+KEYS_US = 2_000_000
+"""Keys are read every two seconds: each time stops the replay, which is the dearest part of the picture."""
 SHARED, OWN, REST = "shared", "own", "rest"
 MOST_SHARED, MOST_OWN = 24, 20
 """Rows of their own for shared beginnings and for conversations that return; the others are added up by class."""
 PRICED = "lp_retention"
 """The rule whose key is a price: ms of prefill spared per block and second held."""
+RECENT = "lru"
+"""The rule without keys of its own: blocks go in the order of their last use, as equal keys do under any rule."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,14 +41,14 @@ class Lane:
     """Hold what one run did to each node: changes of a frame, and what was evicted.
 
     `held[node, frame]` blocks in use or cached; `hits[node, frame]` blocks found in it; `used[node, frame]` touched;
-    `price[node, frame]` mean key of what could go, NaN where nothing could or the rule has no price. `evictions`: rows
-    (us, node, blocks, taker, us until asked for again or -1). `evicted`, `regretted`: blocks after the warm-up.
+    `key[node, frame]` mean key of what could go, NaN where nothing could; None for a rule without keys. `evictions`:
+    rows (us, node, blocks, taker, us until asked for again or -1). `evicted`, `regretted`: blocks after the warm-up.
     """
 
     held: Array
     hits: Array
     used: Array
-    price: Array | None
+    key: Array | None
     evictions: Array
     evicted: int
     regretted: int
@@ -176,7 +180,7 @@ def lane(trace: Trace, result: Result, drawn: Tree, frames: int, start_us: float
         held,
         hits,
         used,
-        _prices(trace, result, events, node, count, frames) if result.rulebook.evict == PRICED else None,
+        None if result.rulebook.evict == RECENT else _keys(trace, result, events, node, count, frames),
         _grouped(at_us[gone], node[gone], events.request[gone], again),
         int(counted.sum()),
         int((again[counted] >= 0).sum()),
@@ -212,11 +216,11 @@ def _again(trace: Trace, result: Result, drawn: Tree, offsets: Array, gone: Arra
     return np.where(asked // span == gone, asked % span - at_us, -1)
 
 
-def _prices(trace: Trace, result: Result, events: Any, node: Array, nodes: int, frames: int) -> Array:
+def _keys(trace: Trace, result: Result, events: Any, node: Array, nodes: int, frames: int) -> Array:
     """Return the mean key of a node's evictable blocks at each frame, NaN where it has none."""
     assert result.steps is not None
-    stops, keys = explain.keys_over_time(trace, result, 4 * FRAME_US)
-    price = np.full((nodes, frames), np.nan)
+    stops, keys = explain.keys_over_time(trace, result, KEYS_US)
+    mean = np.full((nodes, frames), np.nan)
     owner = np.full(keys.shape[1], -1)
     done, takes = 0, events.kind == TAKE
     edges = np.minimum(result.steps["start_us"][np.minimum(stops, len(result.steps) - 1)] // FRAME_US, frames)
@@ -229,17 +233,17 @@ def _prices(trace: Trace, result: Result, events: Any, node: Array, nodes: int, 
         total = np.bincount(owner[open_], keys[row, open_], nodes)
         having = np.bincount(owner[open_], minlength=nodes)
         until = int(edges[row + 1]) if row + 1 < len(edges) else frames
-        price[:, int(edges[row]) : until] = np.where(having, total / np.maximum(having, 1), np.nan)[:, None]
-    return price
+        mean[:, int(edges[row]) : until] = np.where(having, total / np.maximum(having, 1), np.nan)[:, None]
+    return mean
 
 
 def _grouped(at_us: Array, node: Array, taker: Array, again: Array) -> Array:
-    """Add up evictions of one instant, node and taker: (us, node, blocks, taker, soonest us until asked for, or -1)."""
+    """Add up evictions of one instant, node and taker, missed ones apart: (us, node, blocks, taker, soonest us)."""
     if not len(at_us):
         return np.zeros((0, 5), np.int64)
     new = np.ones(len(at_us), np.bool_)
-    new[1:] = (np.diff(at_us) != 0) | (np.diff(node) != 0) | (np.diff(taker) != 0)
+    new[1:] = (np.diff(at_us) != 0) | (np.diff(node) != 0) | (np.diff(taker) != 0) | (np.diff(again >= 0) != 0)
     first = np.flatnonzero(new)
-    soonest = np.minimum.reduceat(np.where(again >= 0, again, 2**62), first)
+    soonest = np.minimum.reduceat(again, first)
     size = np.diff(np.append(first, len(at_us)))
-    return np.stack([at_us[first], node[first], size, taker[first], np.where(soonest < 2**62, soonest, -1)], axis=1)
+    return np.stack([at_us[first], node[first], size, taker[first], soonest], axis=1)

@@ -68,6 +68,16 @@ export function strip(place, scale, from, to) {
   return parts.join("");
 }
 
+/** Blocks evicted from `from` on, and those of them missed by `t`, as the texts count them. */
+export function forgotten(events, from, t) {
+  let evicted = 0, again = 0;
+  for (const [at, , blocks, , after] of events) if (at >= from && at <= t) {
+    evicted += blocks;
+    if (after >= 0 && at + after <= t) again += blocks;
+  }
+  return { evicted, again };
+}
+
 /** Where it starts to play: shortly before the first eviction, since until then all lanes are alike. */
 export function opening(lanes) { return Math.max(0, Math.min(...lanes.map((lane) => lane.events[0]?.[0] ?? 0)) - 5000); }
 export function fillIn(words, values) { return words.replace(/\{(\w+)\}/g, (_, name) => values[name]); }
@@ -206,7 +216,7 @@ class Tree {
 
   pane(n, width) {
     const { data, colours } = this, { words, nodes } = data, lane = data.lanes[n], line = data.palette.lines[lane.color] ?? {};
-    const plan = layout(nodes, width), priced = Boolean(lane.price), { scale } = plan, head = 20;
+    const plan = layout(nodes, width), priced = lane.shows === "price", { scale } = plan, head = 20;
     const at = (place) => ({ ...place, y: place.y + head });
     const bars = plan.places.map((raw) => {
       const place = at(raw), node = nodes[place.n], { token } = data.palette.classes[node.cls % data.palette.classes.length];
@@ -224,9 +234,9 @@ class Tree {
     pane.node = h("section", {},
       h("h3", {}, g("svg", { class: "mark", viewBox: "0 -6 30 12", "aria-hidden": "true" }, g("path", { d: "M0,0H30", stroke: colours[lane.color], "stroke-width": line.width ?? 2, "stroke-dasharray": (line.dash ?? []).join(" ") || null })), lane.name),
       pane.found, pane.lost,
-      g("svg", { viewBox: `0 0 ${width} ${height}`, height, role: "img", "aria-label": `${lane.name}. ${words.key_long[priced ? "price" : "idle"]}` },
+      g("svg", { viewBox: `0 0 ${width} ${height}`, height, role: "img", "aria-label": `${lane.name}. ${words.key_long[lane.shows]}` },
         g("defs", {}, data.palette.classes.map(({ token, pattern: kind }) => pattern(token, kind, colours))),
-        g("text", { x: width, y: 11, "text-anchor": "end", class: "strong" }, words.key[priced ? "price" : "idle"]),
+        g("text", { x: width, y: 11, "text-anchor": "end", class: "strong" }, words.key[lane.shows]),
         g("path", { class: "trunk", d: trunk }), bars.map((bar) => bar.node)),
       pane.victim);
     return pane;
@@ -234,9 +244,9 @@ class Tree {
 
   legend() {
     const { words } = this.data, box = (kind) => g("svg", { viewBox: "0 0 22 12", "aria-hidden": "true" }, g("rect", { width: 22, height: 12, class: kind }));
-    const priced = this.panes.some((pane) => this.data.lanes[pane.n].price);
+    const shown = [...new Set(this.panes.map((pane) => this.data.lanes[pane.n].shows))];
     return h("p", { class: "keys" }, h("span", {}, box("room"), words.whole), h("span", {}, box("cold"), words.held), h("span", {}, box("warm"), words.hit), h("span", {}, box("gone"), words.gone),
-      priced && h("span", {}, words.key_long.price));
+      shown.map((name) => h("span", {}, words.key_long[name])));
   }
 
   tools() {
@@ -255,15 +265,31 @@ class Tree {
     this.main.replaceChildren(shape(name));
   }
 
-  /** Evictions up to now: how many blocks, how many of them have been missed since, and the last one. */
+  /** Evictions up to now: how many blocks since the warm-up, how many of them have been missed since, and the last one. */
   lost(lane) {
     const count = upTo(lane.events, this.t, (event) => event[0]), past = lane.events.slice(0, count);
-    const evicted = past.reduce((sum, event) => sum + event[2], 0);
-    const again = past.reduce((sum, event) => sum + (event[4] >= 0 && event[0] + event[4] <= this.t ? event[2] : 0), 0);
+    const { evicted, again } = forgotten(past, this.data.from_ms, this.t);
     return { evicted, again, last: past.at(-1), recent: past.filter((event) => event[0] > this.t - FLASH_MS) };
   }
 
-  share(lane) { const [when, share] = lane.share, count = upTo(when, this.t); return count ? share[count - 1] : 0; }
+  share(lane) { return this.soFar(lane.share) ?? 0; }
+  soFar([when, value]) { const count = upTo(when, this.t); return count ? value[count - 1] : null; }
+  percent(lane) { return this.soFar(lane.share) === null ? "\u2013" : `${say(this.share(lane), 1)}\u00a0%`; }
+
+  /** What stands under a lane's share: blocks forgotten and missed, or that nothing is counted yet, and a wait. */
+  counted(lane, lost) {
+    const { words, from_ms: from } = this.data, wait = lane.wait && this.soFar(lane.wait);
+    const gone = this.t < from ? fillIn(words.warm, { from: say(from / 1000) }) : fillIn(words.lost, { evicted: say(lost.evicted), again: say(lost.again) });
+    return wait === null ? gone : `${gone}. ${fillIn(words.wait, { ms: say(wait) })}`;
+  }
+
+  /** What decides which text goes first under a rule: a price, the last use, or a mark and then the last use. */
+  score(shows, key, idle) {
+    const used = idle < 1 ? "now" : `${say(Math.round(idle))}\u00a0s`;
+    if (shows === "idle") return used;
+    if (key < 0) return "in use";
+    return shows === "price" ? say(key) : shows === "other" ? say(key / 1000, 1) : `${this.data.words.marks[key]}\u00a0${used}`;
+  }
 
   victim(lost) {
     const { words, nodes, classes, takers } = this.data, event = lost.last;
@@ -277,8 +303,8 @@ class Tree {
     const { data } = this, frame = this.frameNow;
     for (const pane of this.panes) {
       const lane = data.lanes[pane.n], lost = this.lost(lane);
-      pane.share.textContent = `${say(Math.round(this.share(lane)))}\u00a0%`;
-      pane.lost.textContent = fillIn(data.words.lost, { evicted: say(lost.evicted), again: say(lost.again) });
+      pane.share.textContent = this.percent(lane);
+      pane.lost.textContent = this.counted(lane, lost);
       if (!this.playing || this.t - (pane.told ?? -1e9) > 1200 || this.t < pane.told) { pane.victim.textContent = this.victim(lost); pane.told = this.t; }
       const fell = new Map();
       for (const [, node, blocks] of lost.recent) fell.set(node, (fell.get(node) ?? 0) + blocks);
@@ -290,11 +316,11 @@ class Tree {
         set(held, { d: strip(place, pane.scale, 0, now), opacity: (0.36 + 0.64 * warmth).toFixed(2) });
         set(gone, { d: fell.has(n) ? strip(place, pane.scale, now, Math.min(data.nodes[n].size, now + fell.get(n))) : "" });
         if (!score) continue;
-        const price = lane.price ? valueAt(lane.price[n], frame, -1) : -1, idle = last ? ((frame - lane.used[n][last - 1]) * data.frame_ms) / 1000 : 0;
-        score.textContent = !now ? "" : lane.price ? (price < 0 ? "in use" : say(price)) : idle < 1 ? "now" : `${say(Math.round(idle))}\u00a0s`;
+        const key = lane.key ? valueAt(lane.key[n], frame, -1) : null, idle = last ? ((frame - lane.used[n][last - 1]) * data.frame_ms) / 1000 : 0;
+        score.textContent = now ? this.score(lane.shows, key, idle) : "";
       }
     }
-    this.counts.forEach((count, n) => { count.textContent = `${say(Math.round(this.share(data.lanes[n])))}\u00a0%`; });
+    this.counts.forEach((count, n) => { count.textContent = this.percent(data.lanes[n]); });
     this.scrub.value = this.t;
     this.scrub.setAttribute("aria-valuetext", `${say(this.t / 1000, 1)} s`);
     this.clock.textContent = `${(this.t / 1000).toFixed(1)} / ${say(Math.round(this.total / 1000))}\u00a0s`;
@@ -306,7 +332,7 @@ class Tree {
     const { data } = this, { words } = data, frame = this.frameNow;
     const said = data.lanes.map((lane) => {
       const lost = this.lost(lane);
-      return `${lane.name}: ${say(this.share(lane), 1)} % ${words.found}. ${fillIn(words.lost, { evicted: say(lost.evicted), again: say(lost.again) })}. ${this.victim(lost)}`;
+      return `${lane.name}: ${say(this.share(lane), 1)} % ${words.found}. ${this.counted(lane, lost)}. ${this.victim(lost)}`;
     });
     this.live.textContent = `${say(this.t / 1000, 1)} s. ${said.join(" ")}`;
     const [text, ...columns] = words.columns;

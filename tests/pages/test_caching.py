@@ -107,8 +107,8 @@ def test_the_replay_counts_what_the_engine_counts(preset: str) -> None:
         assert lane.hits.sum() == (result.requests["cached_tokens"] // 16).sum()
         assert lane.evictions[:, 2].sum() == result.steps["evicted_blocks"].sum()
         assert 0 < lane.regretted <= lane.evicted
-        assert (lane.price is not None) == (result.rulebook.evict == "lp_retention")
-    prices = lanes[race.state.lanes.index("price_retention")].price
+        assert (lane.key is None) == (result.rulebook.evict == caching_tree.RECENT)
+    prices = lanes[race.state.lanes.index("price_retention")].key
     assert np.isfinite(prices).mean() > 0.2 and np.nanmin(prices) >= 0.0
 
 
@@ -217,6 +217,43 @@ def test_lanes_find_alike_where_memory_holds_everything_and_part_before() -> Non
     assert panel.rows.groupby("rulebook")["named"].sum().tolist() == [1, 1, 1]
 
 
+@pytest.mark.parametrize("preset", caching_page.CHAPTER.presets)
+def test_a_lane_ends_with_the_figures_of_the_text(preset: str) -> None:
+    """Blocks evicted and missed, share found and slowest tenth: one basis, the requests after the warm-up."""
+    race = caching_page.named(run.race(run.presets()[preset]))
+    _, lanes, _ = caching_picture.replayed(race, caching_picture.name(race))
+    data = caching_picture.data(race, caching_picture.name(race))
+    for shown, lane, summary in zip(data["lanes"], lanes, race.summaries, strict=True):
+        counted = [event for event in shown["events"] if event[0] >= data["from_ms"]]
+        assert sum(event[2] for event in counted) == lane.evicted
+        missed = [event for event in counted if event[4] >= 0]
+        assert sum(event[2] for event in missed) == lane.regretted
+        assert all(event[0] + event[4] <= data["frames"] * data["frame_ms"] for event in missed)
+        assert shown["share"][1][-1] == pytest.approx(summary["hit_share_pct"], abs=0.051)
+        if preset == TAIL:
+            assert shown["wait"][1][-1] == round(summary["ttft_p90_ms"])
+        else:
+            assert shown["wait"] is None
+
+
+@pytest.mark.parametrize(("preset", "shows"), [(CHATS, "slru"), (TAIL, "tlru")])
+def test_a_rule_of_two_sorts_shows_which_text_goes_first(preset: str, shows: str) -> None:
+    race = caching_page.named(run.race(run.presets()[preset]))
+    data = caching_picture.data(race, caching_picture.name(race))
+    (lane,) = (lane for lane in data["lanes"] if lane["shows"] == shows)
+    said = {value for row in lane["key"] for value in row[1::2]}
+    assert {0, 2} <= said <= {-1, 0, 1, 2}
+    assert len(data["words"]["marks"]) == 3 and shows in data["words"]["key"] and shows in data["words"]["key_long"]
+    assert data["lanes"][0]["shows"] == "idle"
+
+
+def test_key_steps_mark_what_goes_first_and_count_prices_in_thousandths() -> None:
+    row = np.array([np.nan, 0.0, 0.5, 1.0, 1.0, np.nan])
+    assert caching_picture._key_steps(row, "slru") == [1, 0, 2, 1, 3, 2, 5, -1]
+    assert caching_picture._key_steps(row - 1.0, "tlru") == [1, 0, 2, 1, 3, 2, 5, -1]
+    assert caching_picture._key_steps(row, "price") == [1, 0, 2, 500, 3, 1000, 5, -1]
+
+
 def test_what_is_sent_to_the_browser_is_light_and_fits_together() -> None:
     race = caching_page.named(run.race(run.presets()[SCANS]))
     data = caching_picture.data(race, caching_picture.name(race))
@@ -225,5 +262,5 @@ def test_what_is_sent_to_the_browser_is_light_and_fits_together() -> None:
         assert all(0 <= event[1] < len(data["nodes"]) for event in lane["events"])
         assert [event[0] for event in lane["events"]] == sorted(event[0] for event in lane["events"])
         assert sum(sum(steps[1::2]) for steps in lane["hits"]) > 0
-    assert data["lanes"][0]["name"] == caching_page.BASE and data["lanes"][0]["price"] is None
+    assert data["lanes"][0]["name"] == caching_page.BASE and data["lanes"][0]["key"] is None
     assert len(repr(data)) < 150_000

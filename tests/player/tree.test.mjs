@@ -4,7 +4,7 @@ import { readFile } from "node:fs/promises";
 import test from "node:test";
 
 const source = await readFile(new URL("../../assets/tree/tree.js", import.meta.url), "utf8");
-const { fillIn, layout, opening, strip, sumTo, upTo, valueAt } = await import(`data:text/javascript,${encodeURIComponent(source)}`);
+const { fillIn, forgotten, layout, opening, strip, sumTo, upTo, valueAt } = await import(`data:text/javascript,${encodeURIComponent(source)}`);
 
 test("a value holds until the next change, and before the first there is none", () => {
   const steps = [2, 7, 5, 0, 9, 4];
@@ -49,6 +49,13 @@ test("texts alone, without one of their own, still fit", () => {
   const { places, scale } = layout([{ size: 800, parent: -1, kind: "rest" }], 390);
   assert.ok(places[0].lines > 1 && places[0].per * scale <= 390 - 62);
   assert.equal(fillIn("{a} of {b}", { a: 1, b: 2 }), "1 of 2");
+});
+
+test("what is forgotten counts from the end of the warm-up, and is missed once it is asked for again", () => {
+  const events = [[900, 0, 5, 0, 10], [1000, 0, 3, 0, 500], [2000, 1, 7, 0, -1]];
+  assert.deepEqual(forgotten(events, 1000, 1499), { evicted: 3, again: 0 });
+  assert.deepEqual(forgotten(events, 1000, 2000), { evicted: 10, again: 3 });
+  assert.deepEqual(forgotten(events, 1000, 950), { evicted: 0, again: 0 });
 });
 
 test("it opens shortly before the first eviction of any lane, and at the start where nothing is evicted", () => {
