@@ -1057,7 +1057,7 @@ class Timeline {
     const x = Math.min(width, this.x(t)), wide = Math.round((x + this.pad) * dpr);
     c.drawImage(this.layers[0], -this.pad, 0, width + this.pad, this.height);
     if (wide > 0) c.drawImage(this.layers[1], 0, 0, wide, this.canvas.height, -this.pad, 0, wide / dpr, this.height);
-    if (player.deltas.length && !this.compact && player.told) { // how far anyone gets ahead is an answer
+    if (player.deltas.length && !this.compact && player.disclosed) { // how far anyone gets ahead is an answer
       Object.assign(c, { font: `${13 * scale}px ${SANS}`, fillStyle: ink.muted, textBaseline: "middle", textAlign: "right" });
       for (const [words, y] of this.leads) c.fillText(words, -8, y);
     }
@@ -1264,7 +1264,7 @@ class Player {
   /** Whether any lane has prices: rows of zeros would say nothing. */
   get charges() { return this.lanes.some((lane) => lane.priced); }
   /** Whether what is asked has been answered or seen. */
-  get told() { return !this.question || this.revealed || this.farthest >= this.question.at_us; }
+  get disclosed() { return !this.question || this.revealed || this.farthest >= this.question.at_us; }
   shortName(lane) { return lane.short ?? lane.name; }
   requestName(r) { return `${this.names[this.lanes[0].classes[r]] ?? "request"} #${r}`; }
   get lit() { return this.hovered >= 0 ? this.hovered : this.shone !== -1 ? this.shone : this.pinned; }
