@@ -30,16 +30,17 @@ def happened(race: Race, facts: Mapping[str, Any]) -> None:
 
 @st.fragment
 def reading(race: Race, facts: Mapping[str, Any]) -> None:
-    """Show the tabs, each drawn while it is open; another preset opens with its own."""
+    """Show one of the pictures below the race; another preset opens with its own."""
     preset = race.state.preset
     if st.session_state.get("memory.preset") not in (None, preset) or "memory_view" not in st.session_state:
         st.session_state["memory_view"] = memory.FIRST_TAB.get(preset, memory.TABS[0])
     st.session_state["memory.preset"] = preset
     shown: tuple[Callable[[Race, Mapping[str, Any]], None], ...] = (_uses, _losses, _curve, _returns)
-    for tab, show in zip(st.tabs(list(memory.TABS), key="memory_view", on_change="rerun"), shown, strict=True):
-        if tab.open:
-            with tab:
-                show(race, facts)
+    # not st.tabs: a tab that a preset opens scrolls the page to itself, away from the race
+    chosen = st.segmented_control(
+        "What to read", list(memory.TABS), key="memory_view", required=True, label_visibility="collapsed"
+    )
+    shown[memory.TABS.index(chosen)](race, facts)
 
 
 def _figures(rows: list[dict[str, Any]], alt: str) -> None:

@@ -366,6 +366,7 @@ def player_meta(race: Race) -> dict[str, Any]:
         else text.fill("home/own_player_note"),
         "classes": list(race.scenario.classes),
         "explain": True,
+        "preset": getattr(race.state, "digest", "") or race.state.preset,
         "hero": "lp_prices" if "lp_prices" in race.state.lanes else race.state.lanes[-1],
     }
 
