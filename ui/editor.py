@@ -13,7 +13,9 @@ WORDS: Mapping[str, Any] = {
     "picture": "Requests in the plane of time and memory; under it the price of each slot",
     "memory_axis": "KV memory, blocks",
     "time_axis": "time, slots",
-    "full": "all {memory} blocks",
+    "full": "all {memory} blocks (thick: full)",
+    "free": "full, free",
+    "shares": "{name} {share} %: the program starts this share of {name} here and the rest elsewhere; a server cannot.",
     "waits": "waits",
     "price_title": "Price of one block for one slot, in slots of waiting",
     "no_price": "zero in every slot: memory never decides anything here",
@@ -28,7 +30,7 @@ WORDS: Mapping[str, Any] = {
     "grip_output": "Drag to make the answer longer or shorter",
     "grip_prompt": "Drag to make the prompt longer or shorter",
     "grip_memory": "Drag to add or remove memory",
-    "blocks": "Memory",
+    "blocks": "Memory in every slot",
     "chosen": "Request {name}:",
     "arrives": "arrives",
     "prompt": "prompt",
@@ -105,6 +107,7 @@ def data(
         "interval": interval and [interval[0], interval[1] if math.isfinite(interval[1]) else None],
         "trouble": trouble,
         "palette": {name: shown[name] for name in ("light", "dark", "classes")},
+        "kinds": {palette.CLASSES[kind][0]: words for kind, words in prices.KIND_WORDS.items()},
         "words": words,
     }
 

@@ -118,18 +118,20 @@ def stage() -> None:
     if block is None and not session.get("prices.moving"):  # the chosen slot has gone with the end of the line
         block = prices.one_more_block(state, pick["slot"])
     trouble = session.get("prices.trouble", "")
+    totals = prices.totals(answer)
+    _ask(totals)
     left, right = st.columns([7, 3], gap="large")
     with left:
-        if state == known[state.preset].instance:
-            st.markdown(text.explain_terms(known[state.preset].sentence, ("price",)), unsafe_allow_html=True)
-        else:
-            text.show("prices/changed", title=known[state.preset].title)
         editor.show(
             editor.data(answer, pick, block and block.interval, session.get("prices.seq", 0), trouble),
             key=EDITOR,
             on_edit=_edited,
             on_pick=_picked,
         )
+        if state == known[state.preset].instance:
+            st.markdown(text.explain_terms(known[state.preset].sentence, ("price",)), unsafe_allow_html=True)
+        else:
+            text.show("prices/changed", title=known[state.preset].title)
     with right:
         text.show("prices/how")
         _slot(answer, pick["slot"], block)
@@ -138,13 +140,11 @@ def stage() -> None:
         text.show("prices/start", who=name, **facts)
         if facts["split"]:
             text.show("prices/start_split", who=name)
-        totals = prices.totals(answer)
         text.show("prices/two_sides", **totals)
         if not totals["full"]:
             text.show("prices/never_full", **totals)
     if not session.get("prices.moving"):
         _write_link(state)  # each one is a step back for the browser
-    _ask(totals)
     price_tabs.show(answer)
     _closing(state, totals)
 
@@ -178,7 +178,7 @@ def _slot(answer: prices.Answer, slot: int, block: scheduling.Block | None) -> N
 
 
 def _ask(totals: Mapping[str, float]) -> None:
-    """Ask in how many full slots a block has a price; the picture above gives it away to whoever reads it."""
+    """Ask in how many full slots a block has a price, above the picture that shows it."""
     full, right = int(totals["full"]), int(totals["priced"])
     if full:
         options = sorted({0, right, full, (right + full) // 2, max(right - 1, 0)})

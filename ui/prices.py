@@ -29,7 +29,7 @@ CHAT, REPORT, DOCUMENT = 0, 2, 3
 """Request classes as in `ui.palette.CLASSES`."""
 
 
-KIND_WORDS = {CHAT: "neither", REPORT: "long answer", DOCUMENT: "big prompt"}
+KIND_WORDS = {CHAT: "other", REPORT: "long answer", DOCUMENT: "big prompt"}
 """Class -> the shape that `class_of` tells by."""
 
 
@@ -171,9 +171,18 @@ def start_facts(answer: Answer, request: int) -> dict[str, Any]:
         "own": f"{own} slot" if own == 1 else f"{own} slots",
         "bill": max(least - own, 0.0),
         "least": least,
+        "ties": _ties(int((costs[a:] < 1e-7).sum()) - len(mine)),
         "next_best": least + float(others.min()) if len(others) else least,
         "split": len(mine) > 1,
     }
+
+
+def _ties(others: int) -> str:
+    """Say how many starts cost as little as those taken."""
+    if others <= 0:
+        return ""
+    said = "one other costs" if others == 1 else f"{others} others cost"
+    return f", though {said} as little (all requests together settle which)"
 
 
 def totals(answer: Answer) -> dict[str, float]:

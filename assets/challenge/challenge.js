@@ -284,7 +284,7 @@ class Challenge {
   /** What the fills mean, of those that are on the board. */
   kinds(colours) {
     const { requests, kinds } = this.data, tokens = [...new Set(requests.map((r) => r.token))];
-    return h("p", { class: "kinds" }, tokens.map((token) => h("span", {},
+    return h("p", { class: "kinds" }, tokens.length > 1 && tokens.map((token) => h("span", {},
       g("svg", { viewBox: "0 0 22 12", height: 12, "aria-hidden": "true" }, this.defs(colours), g("rect", { width: 22, height: 12, fill: `url(#fill-${token})` })), kinds[token])));
   }
 

@@ -182,7 +182,7 @@ class Editor {
       h("h1", { class: "claim" }, data.words.claim),
       this.picture(colours),
       data.trouble ? h("p", { class: "note", role: "alert" }, data.trouble) : "",
-      this.tools(), this.program(), this.table(), this.live);
+      this.kinds(colours), this.tools(), this.program(), this.table(), this.live);
     this.tell();
     this.root.querySelectorAll("details").forEach((d, j) => { d.open = open[j] ?? false; });
     const list = this.root.querySelector(".program ol");
@@ -234,6 +234,9 @@ class Editor {
     // capacity: a handle on the line of full memory
     svg.append(g("line", { x1: x(0), x2: x(T), y1: y(M), y2: y(M), stroke: "var(--ink)", "stroke-width": 2, "pointer-events": "none" }),
       g("text", { x: x(T) - 12, y: y(M) - 9, "text-anchor": "end", class: "strong" }, data.words.full.replace("{memory}", say(this.instance.memory))));
+    // full slots are thick on that line: full is not yet priced
+    const full = slots.filter((t) => (data.used[t - 1] ?? 0) > M - 1e-6);
+    svg.append(...full.map((t) => g("line", { x1: x(t - 1), x2: x(t), y1: y(M), y2: y(M), stroke: "var(--ink)", "stroke-width": 5, "pointer-events": "none" })));
     if (this.instance.memory !== M) svg.append(g("line", { x1: x(0), x2: x(T), y1: y(this.instance.memory), y2: y(this.instance.memory), class: "ghost" }));
     svg.append(this.ghost(x, y), ...this.handles(pieces, x, y, T, M));
     // who waits
@@ -252,6 +255,12 @@ class Editor {
       if (!change || at - free < 34) continue;
       svg.append(g("text", { x: at, y: py(Math.max(data.prices[t - 1], t === chosen && spread ? spread[1] : 0)) - 6, "text-anchor": "middle", class: "price" }, say(data.prices[t - 1])));
       free = at;
+    }
+    // full, yet free: the slots that show that full is not sufficient, a run of them named once
+    const idle = full.filter((t) => !priced.includes(t));
+    for (const t of priced.length ? idle : []) {
+      svg.append(g("line", { x1: x(t - 1) + 1, x2: x(t) - 1, y1: priceFloor - 1, y2: priceFloor - 1, stroke: "var(--ink)", "stroke-width": 4, "pointer-events": "none" }));
+      if (!idle.includes(t - 1)) svg.append(g("text", { x: x(t - 1) + 2, y: priceFloor - 8, class: "strong" }, data.words.free));
     }
     if (!priced.length) svg.append(g("text", { x: x(0) + 8, y: priceFloor - 10 }, data.words.no_price));
     if (chosen && spread) svg.append(this.whisker(chosen, spread, x, py));
@@ -412,6 +421,15 @@ class Editor {
   }
 
   rowIsChosen(name) { return name === `memory_${this.data.pick.slot}` || name === `start_${this.data.pick.request}`; }
+
+  /** What the fills mean, of those that are drawn, and what a share is once one is drawn. */
+  kinds(colours) {
+    const { requests, kinds, words, palette } = this.data, tokens = [...new Set(requests.map((r) => r.token))], split = requests.find((r) => r.starts.length > 1);
+    const share = split && words.shares.replaceAll("{name}", split.name).replace("{share}", Math.round(100 * split.starts[0][1]));
+    return h("p", { class: "kinds hint" }, tokens.length > 1 && tokens.map((token) => h("span", {},
+      g("svg", { viewBox: "0 0 22 12", height: 12, "aria-hidden": "true" }, g("defs", {}, palette.classes.filter((c) => c.token === token).map((c) => pattern(token, c.pattern, colours))),
+        g("rect", { width: 22, height: 12, fill: `url(#fill-${token})` })), kinds[token])), share ? h("span", {}, share) : "");
+  }
 
   tools() {
     const { data } = this, i = data.pick.request, r = this.instance.requests[i], { memory, requests } = this.instance;

@@ -111,13 +111,13 @@ def test_what_is_chosen_stays_chosen(page: Page, address: str) -> None:
 def test_fast_presses_are_all_counted(page: Page, address: str) -> None:
     open_page(page, address)
     for _ in range(15):
-        page.get_by_role("button", name="Memory: one more").click()
+        page.get_by_role("button", name="Memory in every slot: one more").click()
     page.wait_for_function("globalThis.__shadowPriceEditor.editor.data.memory === 27")
 
 
 def test_undo_ends_at_a_preset(page: Page, address: str) -> None:
     open_page(page, address)
-    page.get_by_role("button", name="Memory: one more").click()
+    page.get_by_role("button", name="Memory in every slot: one more").click()
     page.wait_for_function("globalThis.__shadowPriceEditor.editor.data.memory === 13")
     page.get_by_text("All alike").click()
     page.wait_for_function("globalThis.__shadowPriceEditor.editor.data.memory === 6")
@@ -128,7 +128,7 @@ def test_undo_ends_at_a_preset(page: Page, address: str) -> None:
 def test_each_tab_opens_after_an_edit(page: Page, address: str, tab: str) -> None:
     complaints = serve.watch(page)
     open_page(page, address)
-    page.get_by_role("button", name="Memory: one more").click()
+    page.get_by_role("button", name="Memory in every slot: one more").click()
     page.wait_for_function("globalThis.__shadowPriceEditor.editor.data.memory === 13")
     page.get_by_role("tab", name=tab).click()
     said = {

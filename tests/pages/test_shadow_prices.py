@@ -224,3 +224,21 @@ def test_no_rule_gains_anything_where_all_requests_are_alike() -> None:
     found = prices.compared(instances.presets()[price_views.NOWHERE].instance)
     assert len({found[rule] for rule in prices.RULES}) == 1
     assert found["integer"] == found["lp"]
+
+
+def test_question_stands_above_the_picture_and_the_sentence_gives_nothing_away_before_it() -> None:
+    said = words(visited("prices"))
+    preset = next(iter(instances.presets().values()))
+    assert "Before you look at the picture" in said
+    assert said.index("Before you look at the picture") < said.index(preset.sentence.split(".")[0])
+
+
+def test_starts_that_cost_as_little_are_counted() -> None:
+    for preset in instances.presets().values():
+        answer = prices.solve(preset.instance)
+        for request, (a, _, _) in enumerate(preset.instance.requests):
+            least = int((answer.above[request][a:] < 1e-7).sum())
+            others = least - int((answer.lp.primal["request"] == request).sum())
+            said = prices.start_facts(answer, request)["ties"]
+            assert (said == "") == (others <= 0)
+            assert others <= 1 or f"{others} others cost" in said
