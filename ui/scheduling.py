@@ -160,6 +160,10 @@ def facts(race: Race) -> dict[str, Any]:
         "base_longest_s": longest[0] / 1e3,
         "best_longest_s": longest[best] / 1e3,
         "against": labels[against],
+        "most_longest": labels[int(np.argmax(longest))],
+        "most_longest_s": max(longest) / 1e3,
+        "least_longest": labels[int(np.argmin(longest))],
+        "least_longest_s": min(longest) / 1e3,
         "against_longest_s": longest[against] / 1e3,
         "mean_percent": 100.0 * (means[best] / means[0] - 1.0),
         "tail_percent": 100.0 * (tails[best] / tails[0] - 1.0),
@@ -194,7 +198,8 @@ def said_of_longest(race: Race, told: Mapping[str, Any]) -> str:
     if len(race.results) < 2:
         return ""
     if tie(race):
-        return "scheduling/took_nobody_gains"
+        apart = 100.0 * (told["most_longest_s"] / told["least_longest_s"] - 1.0)
+        return "scheduling/took_nobody_gains" if apart < run.TIE_PERCENT else "scheduling/took_paid_for_nothing"
     more = 100.0 * (told["best_longest_s"] / told["against_longest_s"] - 1.0)
     if abs(more) < run.TIE_PERCENT:
         return "scheduling/took_longest_alike"

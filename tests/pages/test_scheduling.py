@@ -172,6 +172,14 @@ def test_the_take_away_says_what_the_run_shows(preset: str, order: str, longest:
     assert facts["against"] != facts["best_label"] or scheduling.tie(race)
 
 
+def test_a_guess_among_equals_is_paid_for_and_gains_nothing() -> None:
+    race = run.race(replace(small(ALIKE, "vllm_v1", "mc_sf_skip"), error=25))
+    assert scheduling.tie(race)
+    facts = scheduling.facts(race)
+    assert scheduling_views.take_away(race, facts)["also"][-1] == "scheduling/took_paid_for_nothing"
+    assert facts["most_longest"] == "MC-SF with skipping" and facts["most_longest_s"] > 2 * facts["least_longest_s"]
+
+
 def test_one_lane_is_compared_with_nothing() -> None:
     race = run.race(small(ALIKE, "mc_sf_skip"))
     also = scheduling_views.take_away(race, scheduling.facts(race))["also"]
