@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import streamlit as st
 
-from ui import batching, batching_views, chapter, text
+from ui import batching, batching_views, chapter, text, views
 
 text.show("batching/claim")
 race = chapter.head(batching.CHAPTER)
 batching_views.stage(race)
+views.let_the_race_draw(race)
 
 facts = batching.facts(race)
 told, ways = st.columns([5, 6], gap="large")

@@ -10,6 +10,7 @@ text.show("caching/claim")
 race = caching_page.named(chapter.head(caching_page.CHAPTER))
 before = st.container()
 caching_picture.show(race, key="caching_tree")
+views.let_the_race_draw(race)
 facts = caching_page.facts(race)
 with before:
     caching_page.question(race, facts)

@@ -1,59 +1,85 @@
-"""Write docs/images: the pages as a visitor sees them. Run with `make shots`."""
+"""Write docs/images: every page as a visitor sees it, and the race in motion. Run with `make shots`."""
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import Browser, Page
 
 from tests.browser import serve
 
 FOLDER = serve.ROOT / "docs" / "images"
-SHOTS = {
-    "race-1440-light": (1440, 1000, "light"),
-    "race-1440-dark": (1440, 1000, "dark"),
-    "race-390-light": (390, 844, "light"),
-    "race-1920-light": (1920, 1080, "light"),
-}
-
-PAGES = {
-    "prices": ("prices", "Two sides, one number"),
-    "one-request": ("one_request", "Three questions"),
-    "calibration": ("calibration", "Where the milliseconds come from"),
-}
-"""Address of each other page and words that are there when it is drawn."""
-
+VIEWS = ((1440, 1000, "light"), (1440, 1000, "dark"), (390, 844, "light"))
+PROJECTOR = (1920, 1080, "light")
 AT_S = 115
-"""Where on the simulated clock the pictures are taken: late enough for the lines to have parted."""
-STILL = f"""() => {{
-  const player = globalThis.__shadowPrice.player;
+"""Where on the simulated clock the race stands: late enough for the lines to have parted."""
+SETTLE_MS = 2500
+"""What moves by itself gets this long, and a chart its fonts."""
+STILL = f"""race => {{
+  const player = globalThis.__shadowPrice?.player;
+  if (!player?.log) return;
   if (player.playing) player.pause();
-  player.seek({AT_S}e6);
+  player.seek(race ? {AT_S}e6 : 0.55 * player.log.frames * player.log.frame_us);
 }}"""
+FRAMES, FRAME_MS, FROM_S, TO_S = 40, 150, 20, 135
+"""The moving race: pictures, ms of each, and the stretch of the simulated clock."""
+WIDTH, QUALITY = 880, 45
 
 
-def main(folder: Path = FOLDER, query: str = "") -> None:
-    """Take each picture with the race standing still at the same instant, an answer given."""
+def opened(browser: Browser, address: str, path: str, view: tuple[int, int, str]) -> Page:
+    """Return a page that has run; an answer is given in the race, so that it shows what an answer brings."""
+    width, height, scheme = view
+    page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)  # type: ignore[arg-type]
+    complaints = serve.watch(page)
+    page.goto(f"{address}/{path}")
+    serve.stands(page)
+    if not path:
+        page.get_by_role("radio", name="LP prices").click()
+    page.wait_for_timeout(SETTLE_MS)
+    page.evaluate(STILL, not path)
+    page.wait_for_timeout(SETTLE_MS / 5)
+    print(path or "race", *view, *complaints, flush=True)
+    return page
+
+
+def keep(png: bytes, file: Path) -> None:
+    """Write a screenshot with at most 256 colours: a third of its size, and type stays sharp."""
+    Image.open(io.BytesIO(png)).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(file, optimize=True)
+
+
+def race(page: Page, file: Path) -> None:
+    """Write the race in motion, the same stretch of the simulated clock from picture to picture."""
+    stage = page.locator("[data-testid=stBidiComponentIsolated]").first
+    stage.scroll_into_view_if_needed()
+    box = stage.bounding_box()
+    assert box
+    height = min(box["height"], page.evaluate("innerHeight") - box["y"])
+    frames = []
+    for k in range(FRAMES):
+        page.evaluate("t => __shadowPrice.player.seek(t)", (FROM_S + k * (TO_S - FROM_S) / (FRAMES - 1)) * 1e6)
+        page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        png = page.screenshot(clip={"x": box["x"], "y": box["y"], "width": box["width"], "height": height})
+        frame = Image.open(io.BytesIO(png)).convert("RGB")
+        frames.append(frame.resize((WIDTH, round(WIDTH * frame.height / frame.width)), Image.Resampling.LANCZOS))
+    frames[0].save(file, save_all=True, append_images=frames[1:], duration=FRAME_MS, loop=0, quality=QUALITY, method=6)
+
+
+def main(folder: Path = FOLDER) -> None:
+    """Take each picture with the race standing still at the same instant."""
     folder.mkdir(parents=True, exist_ok=True)
     with serve.server() as address, serve.browser() as browser:
-        for name, (width, height, scheme) in SHOTS.items():
-            page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)  # type: ignore[arg-type]
-            complaints = serve.watch(page)
-            page.goto(f"{address}/{query}")
-            page.get_by_text("Take the run with you").first.wait_for(timeout=60_000)
-            page.wait_for_function("globalThis.__shadowPrice?.player?.t > 0", timeout=60_000)
-            page.get_by_role("radio", name="LP prices").click()
-            page.evaluate(STILL)
-            page.wait_for_timeout(2500)
-            page.screenshot(path=folder / f"{name}.png")
-            print(name, *complaints)
-            page.close()
-        for name, (path, ready) in PAGES.items():
-            page = browser.new_page(viewport={"width": 1440, "height": 1000})
-            page.goto(f"{address}/{path}")
-            page.get_by_text(ready).first.wait_for(timeout=60_000)
-            page.wait_for_timeout(2500)
-            page.screenshot(path=folder / f"{name}-1440-light.png")
-            page.close()
+        for path in serve.pages():
+            for view in (*VIEWS, *(() if path else (PROJECTOR,))):
+                page = opened(browser, address, path, view)
+                name = path.replace("_", "-") or "race"
+                keep(page.screenshot(), folder / f"{name}-{view[0]}-{view[2]}.png")
+                if not path and view == VIEWS[0]:
+                    race(page, folder / "race.webp")
+                page.close()
+    print(f"{sum(file.stat().st_size for file in folder.iterdir()) / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def opened(page: Page, link: str) -> dict[str, float]:
 
 def marks(page: Page) -> dict[str, float]:
     """Wait for the first picture; return what was marked on the way, in ms."""
-    page.wait_for_function("__clock.marks.moving", timeout=60_000, polling=50)
+    page.wait_for_function("() => __clock.marks.moving", timeout=60_000, polling=50)
     found: dict[str, float] = page.evaluate("__clock.marks")
     serve.stands(page)
     return found
@@ -79,10 +79,10 @@ def moves(page: Page, address: str, path: str) -> list[float]:
         slider = page.locator("[data-testid=stSlider]").filter(has_text=front.label).get_by_role("slider").first
         slider.press("Home")
         serve.stands(page)
-        while slider.get_attribute("aria-valuenow") != slider.get_attribute("aria-valuemax"):
+        while slider.input_value() != slider.get_attribute("max"):
             page.evaluate("__clock.move()")
             slider.press("ArrowRight")
-            page.wait_for_function("__clock.took() > 0", timeout=60_000, polling=10)
+            page.wait_for_function("() => __clock.took() > 0", timeout=60_000, polling=10)
             found.append(float(page.evaluate("__clock.took()")))
             serve.stands(page)
         if len(found) >= MOVES:
