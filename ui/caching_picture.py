@@ -58,7 +58,7 @@ WORDS: Mapping[str, Any] = {
     "columns": ["text", "blocks held", "found so far"],
 }
 
-_mount = component.declare("tree/tree", "shared/picture")
+_mount = component.declare("tree/tree", "shared/picture", "shared/playing")
 
 
 def changes(values: Array) -> list[int]:

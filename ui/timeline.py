@@ -55,7 +55,7 @@ WORDS: Mapping[str, str] = {
     "columns": "lane|writing|standing still|prompt tokens|in line|longest gap so far, ms",
 }
 
-_mount = component.declare("timeline/timeline", "shared/picture", "timeline/marks")
+_mount = component.declare("timeline/timeline", "shared/picture", "shared/playing", "timeline/marks")
 
 
 def gaps(result: Result, trace: Trace) -> tuple[Any, Any, Any, Any]:

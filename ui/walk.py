@@ -54,7 +54,7 @@ WORDS: Mapping[str, Any] = {
     "keys": "Space plays and pauses, arrows go step by step.",
 }
 
-_mount = component.declare("walk/walk")
+_mount = component.declare("walk/walk", "shared/picture", "shared/playing")
 
 
 def grouped_ms(profile: Profile, steps: step_time.Steps) -> dict[str, step_time.Floats]:

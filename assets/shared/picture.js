@@ -80,7 +80,7 @@ function fill(node, props, children) {
     if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
     else node.setAttribute(name, value === true ? "" : value);
   }
-  node.append(...children.flat().filter((c) => c !== null && c !== undefined && c !== false));
+  node.append(...children.flat(2).filter((c) => c !== null && c !== undefined && c !== false));
   return node;
 }
 const h = (tag, props = {}, ...children) => fill(document.createElement(tag), props, children);

@@ -1,4 +1,4 @@
-// What the iteration timeline is drawn with; ui/component.py puts it before timeline.js, after assets/shared/picture.js.
+// What the iteration timeline is drawn with; ui/component.py puts it before timeline.js, after shared/playing.js.
 // Sections: time (pure, tested with node) · marks.
 
 // ---------------------------------------------------------------- time
@@ -8,13 +8,6 @@ export function clock(idle, took, perMs = 10) {
   const start = [], end = [];
   for (let i = 0; i < took.length; i++) { start.push((t += idle[i]) / perMs); end.push((t += took[i]) / perMs); }
   return { start, end };
-}
-
-/** How many entries of an ascending list are at most t. */
-export function upTo(list, t) {
-  let low = 0, high = list.length;
-  while (low < high) { const mid = (low + high) >> 1; if (list[mid] <= t) low = mid + 1; else high = mid; }
-  return low;
 }
 
 /** Start of the window of `span` ms that keeps the playhead at four fifths. */
@@ -36,13 +29,8 @@ export function bins(at, values, total, count) {
 
 /** A number as read: thin spaces, so many decimals. */
 export function said(value, digits = 0) { return value.toFixed(digits).replace(/\B(?=(\d{3})+(?!\d))(?<!\.\d*)/g, "\u202f"); }
-/** Words with {names} filled in. */
-export function fillIn(words, values) { return words.replace(/\{(\w+)\}/g, (_, name) => values[name]); }
 
 // ---------------------------------------------------------------- marks
-const PATHS = { play: "M3 1l11 7-11 7z", pause: "M3 1h4v14H3zM9 1h4v14H9z", back: "M11 1L4 8l7 7V1zM2 1h2v14H2z", on: "M5 1l7 7-7 7V1zM12 1h2v14h-2z" };
-const icon = (name) => g("svg", { viewBox: "0 0 16 16", "aria-hidden": "true" }, g("path", { d: PATHS[name] }));
-
 /** Slanted lines in one colour over another, for prompt tokens. */
 function hatch(context, fill, line) {
   const tile = document.createElement("canvas"), pen = tile.getContext("2d");

@@ -1,24 +1,14 @@
 // The iteration timeline: a strip a lane on one clock. Up from the line: who gets a token in a step; down: prompt tokens it reads;
 // below: the time since the last token of whoever waited longest. Python computes every number (ui/timeline.py says the
-// dictionary); this file draws what lies before the playhead. Its times and marks are those of marks.js.
+// dictionary); this file draws what lies before the playhead. It stands after shared/picture.js, shared/playing.js and marks.js.
 
 // ---------------------------------------------------------------- marks
 const UP = 34, DOWN = 34, GAPS = 46, AIR = 20, FLAGS = 22, HEIGHT = UP + DOWN + AIR + GAPS + 4, BASE = UP + 2, FLOOR = HEIGHT - 2;
 const ROW = 13, OPENS_MS = 800, PX_PER_MS = 0.12, CLOSER = 4;
 
 // ---------------------------------------------------------------- timeline
-class Timeline {
-  constructor(parent) {
-    this.root = h("div", { class: "timeline", tabindex: 0, role: "group", onkeydown: (event) => this.key(event) });
-    this.parent = parent;
-    parent.append(this.root);
-    this.still = matchMedia("(prefers-reduced-motion: reduce)");
-    this.resize = new ResizeObserver(() => { if (this.data && Math.abs(this.root.clientWidth - this.width) > 0.5) this.build(); });
-    this.resize.observe(this.root);
-    this.unlight = lights(() => this.frame());
-  }
-
-  destroy() { this.unlight(); this.resize.disconnect(); clearTimeout(this.opening); cancelAnimationFrame(this.asked); this.root.remove(); }
+class Timeline extends Playing {
+  constructor(parent) { super(parent, "timeline"); }
 
   update({ data }) {
     const fresh = data.id !== this.data?.id, first = !this.data;
@@ -35,54 +25,36 @@ class Timeline {
       const last = Math.max(0, ...data.lanes.map((lane) => lane.end_ms));
       this.more = last > this.total + 5000 ? fillIn(data.words.goes_on, { end: said(last / 1000) }) : "";
       this.from = data.question?.from_ms ?? 0;
-      clearTimeout(this.opening);
       // a control moved after the answer: the picture stays where it was, so that the eye can compare
       if (first || !this.chosen && !this.passed || this.data.question?.text !== this.text) Object.assign(this, { now: this.from, chosen: null, passed: false, seen: this.from });
       this.now = Math.min(this.now, this.total);
       Object.assign(this, { text: data.question?.text, playing: false });
-      if (!this.still.matches && !this.held && this.now < this.total) this.opening = setTimeout(() => this.play(), first ? OPENS_MS : 300);
+      this.open(first ? OPENS_MS : 300);
     }
-    this.build();
+    this.draw();
   }
 
-  /** How far it has played since it opened: what the page's tests watch. */
-  get t() { return this.data ? Math.max(0, this.now - this.from) : 0; }
-  get alive() { return Boolean(this.data) && (this.t > 0 || this.still.matches); }
   get span() { return this.plot / (PX_PER_MS * (this.close ? CLOSER : 1)); }
   get halts() { const { question } = this.data; return question && !this.chosen && !this.passed ? question.at_ms : Infinity; }
 
+  get until() { return Math.min(this.total, this.halts); }
+  get speed() { return this.close ? 1 / CLOSER : 1; }
+
   play() {
-    if (this.now >= this.total) this.now = 0;
-    if (this.now >= this.halts) this.passed = true;
-    Object.assign(this, { playing: true, last: null });
-    this.wake(); this.button();
+    if (!this.done && this.now >= this.halts) this.passed = true;
+    super.play();
   }
-
-  pause() { clearTimeout(this.opening); this.playing = false; this.button(); this.tell(); }
-
-  /** Who paused does not want it to start by itself. */
-  toggle() { this.held = this.playing; if (this.playing) this.pause(); else this.play(); }
 
   seek(ms) {
-    this.now = Math.max(0, Math.min(this.total, ms));
-    if (this.now > this.halts) this.passed = true;
-    this.held = true;
-    this.pause(); this.frame();
+    if (Math.min(this.total, ms) > this.halts) this.passed = true;
+    super.seek(ms);
   }
 
-  /** The next end of a step in any lane, forwards or back. */
-  step(way) {
+  /** The next end of a step in any lane, forwards or back; far: a second. */
+  skip(way, far) {
+    if (far) { this.seek(this.now + 1000 * way); return; }
     const near = this.lanes.map(({ end }) => end[way > 0 ? upTo(end, this.now + 0.01) : upTo(end, this.now - 0.01) - 1]).filter((v) => v !== undefined);
     this.seek(near.length ? (way > 0 ? Math.min(...near) : Math.max(...near)) : way > 0 ? this.total : 0);
-  }
-
-  key(event) {
-    const tag = event.target.tagName;
-    if (event.ctrlKey || event.metaKey || event.altKey || (event.key === " " ? tag === "BUTTON" : tag === "INPUT" && !event.shiftKey)) return;
-    const way = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    const to = { Home: 0, End: this.total }[event.key] ?? (way && event.shiftKey ? this.now + 1000 * way : undefined);
-    if (event.key === " ") this.toggle(); else if (to !== undefined) this.seek(to); else if (way) this.step(way); else return;
-    event.preventDefault();
   }
 
   choose(option) {
@@ -92,31 +64,16 @@ class Timeline {
     this.frame();
   }
 
-  wake() { this.asked ??= requestAnimationFrame((now) => this.tick(now)); }
+  shine() { this.frame(); }
 
-  tick(time) {
-    this.asked = null;
-    const passed = Math.min(time - (this.last ?? time), 100);
-    this.last = time;
-    if (this.playing) {
-      this.now = Math.min(this.total, this.halts, this.now + passed / (this.close ? CLOSER : 1));
-      if (this.now >= this.halts || this.now >= this.total) this.pause();
-    }
-    this.frame();
-    if (this.playing) this.wake(); else this.last = null;
-  }
-
-  build() {
-    const { data } = this, { words } = data, dark = isDark(this.parent.host ?? this.root);
-    this.colours = data.palette[dark ? "dark" : "light"];
-    for (const [token, value] of Object.entries(this.colours)) this.root.style.setProperty(`--${token}`, value);
-    this.width = this.root.clientWidth;
+  draw() {
+    const { data } = this, { words } = data;
+    this.dress();
     const wide = this.width >= 860;
     this.rail = wide ? 128 : 0;
     this.plot = Math.max(240, this.width - this.rail);
     this.root.classList.toggle("wide", wide);
     this.root.setAttribute("aria-label", `${words.name}. ${words.keys}`);
-    const focus = this.root.getRootNode().activeElement?.getAttribute("data-focus");
     const canvas = (height, props) => {
       const node = h("canvas", { style: `height:${height}px`, ...props }), ratio = devicePixelRatio || 1;
       Object.assign(node, { width: Math.round(this.plot * ratio), height: Math.round(height * ratio) });
@@ -129,15 +86,14 @@ class Timeline {
     this.parts = { live: h("p", { class: "hidden", "aria-live": "polite" }), ask: data.question && h("div", { class: "ask" }), flags: canvas(FLAGS, { "aria-hidden": "true" }), axis: canvas(20, { "aria-hidden": "true" }), whole: canvas(ROW * this.lanes.length + 2, { "aria-hidden": "true" }) };
     const { parts, most } = this;
     parts.lanes = this.lanes.map((lane) => ({ ...canvas(HEIGHT, { role: "img", onpointermove: (event) => this.point(lane, event), onpointerleave: () => lightWords() }), now: h("span"), far: h("span", { class: "far" }), scale: h("small") }));
-    parts.play = h("button", { class: "main", "data-focus": "play", onclick: () => this.toggle() });
     parts.close = h("button", { class: "wordy", "data-focus": "closer", "aria-pressed": String(Boolean(this.close)), onclick: () => { this.close = !this.close; parts.close.setAttribute("aria-pressed", String(this.close)); this.frame(); } }, words.closer);
     parts.scrub = h("input", { type: "range", min: 0, max: Math.ceil(this.total), step: 10, "aria-label": words.scrub, "data-focus": "scrub", oninput: (event) => this.seek(+event.target.value) });
     Object.assign(parts, { clock: h("span", { class: "clock" }), table: h("tbody") });
-    const by = (name, way) => h("button", { "aria-label": words[name], title: words[name], "data-focus": name, onclick: () => this.step(way) }, icon(name));
     const row = (left, right) => h("div", { class: "row" }, left, right);
-    this.root.replaceChildren(
+    this.ask();
+    this.renew(this.root,
       parts.ask || "",
-      h("div", { class: "tools" }, by("back", -1), parts.play, by("on", 1), parts.clock, parts.close),
+      h("div", { class: "tools" }, this.buttons(), parts.clock, parts.close),
       h("p", { class: "keys" }, key("write", words.key_write), key("still", words.key_still), key("prompt", words.key_prompt), key("gap", words.key_gap)),
       row(rail(), parts.flags.node),
       ...this.lanes.flatMap((lane, k) => [
@@ -148,16 +104,7 @@ class Timeline {
       parts.live,
       h("div", { class: "hidden" }, h("table", {}, (parts.caption = h("caption")), h("thead", {}, h("tr", {}, words.columns.split("|").map((name) => h("th", { scope: "col" }, name)))), parts.table)));
     this.hatch = hatch(parts.axis.pen, this.colours.document, this.colours.surface);
-    this.ask(); this.button();
-    if (focus) this.root.querySelector(`[data-focus="${focus}"]`)?.focus({ preventScroll: true });
     this.frame(); this.tell();
-  }
-
-  button() {
-    if (!this.parts) return;
-    const name = this.playing ? "pause" : "play", { play } = this.parts;
-    for (const attribute of ["aria-label", "title"]) play.setAttribute(attribute, this.data.words[name]);
-    play.replaceChildren(icon(name));
   }
 
   /** The question with its options, and its answer once that has been seen. */
@@ -170,11 +117,9 @@ class Timeline {
     if (state === this.askedAs && this.parts.ask.childElementCount) return;
     if (answer) this.parts.live.textContent = answer;
     this.askedAs = state;
-    const focus = this.root.getRootNode().activeElement?.getAttribute("data-focus");
-    this.parts.ask.replaceChildren(h("p", { class: "question" }, question.text),
+    this.renew(this.parts.ask, h("p", { class: "question" }, question.text),
       h("div", { class: "options" }, question.options.map((option) => h("button", { class: "wordy", "data-focus": `option ${option}`, "aria-pressed": String(option === this.chosen), onclick: () => this.choose(option) }, option))),
       h("p", { class: "answer" }, answer));
-    if (focus?.startsWith("option")) this.root.querySelector(`[data-focus="${focus}"]`)?.focus({ preventScroll: true });
   }
 
   /** Whether what was asked has been seen: played past it with an answer or without one. */
@@ -188,7 +133,6 @@ class Timeline {
   }
 
   frame() {
-    if (!this.parts) return;
     const { data, parts } = this, { words } = data, span = this.span, left = windowAt(this.now, span, this.total);
     this.seen = Math.max(this.seen ?? 0, this.now);
     const x = (t) => ((t - left) / span) * this.plot;

@@ -1,5 +1,5 @@
 // The prefix tree of a cache, lane beside lane: what is held, found and evicted, on one clock. Python replays the runs
-// (ui/caching_picture.py says the dictionary); it stands after shared/picture.js. 1 geometry (pure, tested) · 2 tree · 3 mount.
+// (ui/caching_picture.py says the dictionary); it stands after shared/picture.js and shared/playing.js. 1 geometry (pure, tested) · 2 tree · 3 mount.
 
 // ---------------------------------------------------------------- 1 geometry
 const PITCH = 18, BAR = 12, INDENT = 14, GAP = 3, NAME = 108, SCORE = 62;
@@ -12,15 +12,6 @@ export function valueAt(steps, frame, none = 0) {
     if (steps[2 * middle] <= frame) low = middle + 1; else high = middle;
   }
   return low ? steps[2 * low - 1] : none;
-}
-
-export function upTo(sorted, value, of = (x) => x) {
-  let low = 0, high = sorted.length;
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (of(sorted[middle]) <= value) low = middle + 1; else high = middle;
-  }
-  return low;
 }
 
 export function sumTo(steps, frame) {
@@ -80,36 +71,13 @@ export function forgotten(events, from, t) {
 
 /** Where it starts to play: shortly before the first eviction, since until then all lanes are alike. */
 export function opening(lanes) { return Math.max(0, Math.min(...lanes.map((lane) => lane.events[0]?.[0] ?? 0)) - 5000); }
-export function fillIn(words, values) { return words.replace(/\{(\w+)\}/g, (_, name) => values[name]); }
 
 // ---------------------------------------------------------------- 2 tree
 const LASTS_S = 24, STARTS_AFTER_MS = 500, WARM_MS = 6000, FLASH_MS = 900, SHORT = 760;
-const SHAPES = { play: "M3 1l11 7-11 7z", pause: "M2 1h4v14H2zM10 1h4v14h-4z", back: "M11 1L4 8l7 7zM2 1h2v14H2z", on: "M5 1l7 7-7 7zM12 1h2v14h-2z" };
-const shape = (name) => g("svg", { viewBox: "0 0 16 16", "aria-hidden": "true" }, g("path", { d: SHAPES[name] }));
 const set = (node, attributes) => { for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value); };
-const TREE = (globalThis.__shadowPriceTree ??= { mounts: 0, tree: null });
 
-class Tree {
-  constructor(parent) {
-    this.parent = parent;
-    this.root = h("div", { class: "tree", tabindex: 0, role: "group", onkeydown: (event) => this.key(event) });
-    parent.append(this.root);
-    this.still = matchMedia("(prefers-reduced-motion: reduce)");
-    this.resize = new ResizeObserver(() => { if (this.data && Math.abs(this.root.clientWidth - this.width) > 0.5) this.draw(); });
-    this.resize.observe(this.root);
-    this.unlight = lights((what) => this.shine(what));
-    TREE.mounts += 1;
-    TREE.tree = this;
-  }
-
-  destroy() {
-    this.unlight();
-    this.resize.disconnect();
-    clearTimeout(this.opening);
-    cancelAnimationFrame(this.asked);
-    this.root.remove();
-    TREE.mounts -= 1;
-  }
+class Tree extends Playing {
+  constructor(parent) { super(parent, "tree"); }
 
   update({ data }) {
     const fresh = data.id !== this.data?.id, other = data.preset !== this.data?.preset;
@@ -117,77 +85,33 @@ class Tree {
     if (fresh) {
       this.total = data.frames * data.frame_ms;
       this.chosen = Math.min(other ? 1 : this.chosen, data.lanes.length - 1);
-      if (other) Object.assign(this, { t: this.still.matches ? 0 : opening(data.lanes), playing: false });
-      this.t = Math.min(this.t, this.total);
-      clearTimeout(this.opening);
-      if (other && !this.still.matches) this.opening = setTimeout(() => this.play(), STARTS_AFTER_MS);
+      if (other) Object.assign(this, { now: this.still.matches ? 0 : opening(data.lanes), playing: false, held: false });
+      this.now = Math.min(this.now, this.total);
+      if (other) this.open(STARTS_AFTER_MS); else clearTimeout(this.opening);
     }
     this.draw();
   }
 
-  get alive() { return Boolean(this.data) && (this.t > 0 || this.still.matches); }
-  get frameNow() { return Math.min(this.data.frames - 1, Math.floor(this.t / this.data.frame_ms)); }
-  get done() { return this.t >= this.total; }
-  play() {
-    if (this.done) this.t = 0;
-    Object.assign(this, { playing: true, last: null });
-    this.wake();
-    this.button();
-  }
-
-  pause() {
-    clearTimeout(this.opening);
-    this.playing = false;
-    this.button();
-    this.tell();
-  }
-
-  toggle() { if (this.playing) this.pause(); else this.play(); }
-  seek(t) {
-    this.t = Math.max(0, Math.min(this.total, t));
-    this.pause();
-    this.frame();
-  }
-
-  key(event) {
-    const tag = event.target.tagName;
-    if (event.ctrlKey || event.metaKey || event.altKey || (event.key === " " ? tag === "BUTTON" : tag === "INPUT")) return;
-    const to = { ArrowLeft: this.t - 1000, ArrowRight: this.t + 1000, Home: 0, End: this.total }[event.key];
-    if (event.key === " ") this.toggle(); else if (to !== undefined) this.seek(to); else return;
-    event.preventDefault();
-  }
-
-  wake() { this.asked ??= requestAnimationFrame((now) => this.tick(now)); }
-  tick(now) {
-    this.asked = null;
-    const passed = Math.min(now - (this.last ?? now), 100);
-    this.last = now;
-    if (!this.playing) return;
-    this.t = Math.min(this.total, this.t + (passed * this.total) / (LASTS_S * 1000));
-    this.frame();
-    if (this.done) this.pause(); else this.wake();
-  }
+  get frameNow() { return Math.min(this.data.frames - 1, Math.floor(this.now / this.data.frame_ms)); }
+  get speed() { return this.total / (LASTS_S * 1000); }
+  skip(way) { this.seek(this.now + 1000 * way); }
 
   draw() {
     const { data } = this, { words } = data;
-    this.colours = data.palette[isDark(this.parent.host ?? this.root) ? "dark" : "light"];
-    for (const [token, value] of Object.entries(this.colours)) this.root.style.setProperty(`--${token}`, value);
-    this.width = this.root.clientWidth;
+    this.dress();
     const width = Math.max(this.width, 300), wide = width >= SHORT, all = data.lanes.map((_, n) => n);
     const shown = !wide ? [this.chosen] : data.lanes.length > 1 ? [0, Math.max(1, this.chosen)] : [0];
     const each = shown.length > 1 ? (width - 48) / 2 : width;
     this.root.setAttribute("aria-label", fillIn(words.aria, { names: shown.map((n) => data.lanes[n].name).join(", "), keys: words.keys }));
-    const focus = this.root.getRootNode().activeElement?.getAttribute("data-focus");
     this.live = h("p", { class: "hidden", "aria-live": "polite" });
     this.table = h("div", { class: "hidden" });
     this.panes = shown.map((n) => this.pane(n, each));
     this.counts = [];
     const choice = wide ? all.slice(1) : all;
-    this.root.replaceChildren(
+    this.renew(this.root,
       choice.length > 1 ? this.switch(choice, wide ? words.compare : words.show) : "",
       h("div", { class: shown.length > 1 ? "panes two" : "panes" }, this.panes.map((pane) => pane.node)),
       this.tools(), this.legend(), this.live, this.table);
-    if (focus) this.root.querySelector(`[data-focus="${focus}"]`)?.focus({ preventScroll: true });
     this.shine(LIGHTS.what);
     this.frame();
     this.tell();
@@ -251,35 +175,26 @@ class Tree {
 
   tools() {
     const { words } = this.data;
-    const by = (name, ms) => h("button", { "aria-label": words[name], title: words[name], "data-focus": name, ...press(() => this.seek(this.t + ms)) }, shape(name));
-    this.main = h("button", { class: "main", "data-focus": "play", ...press(() => this.toggle()) });
     this.scrub = h("input", { type: "range", min: 0, max: this.total, step: this.data.frame_ms, "aria-label": words.scrub, "data-focus": "scrub", oninput: (event) => this.seek(+event.target.value) });
     this.clock = h("span", { class: "clock" });
-    this.button();
-    return h("div", { class: "tools" }, by("back", -1000), this.main, by("on", 1000), this.scrub, this.clock);
-  }
-
-  button() {
-    const name = this.playing ? "pause" : "play";
-    for (const attribute of ["aria-label", "title"]) this.main.setAttribute(attribute, this.data.words[name]);
-    this.main.replaceChildren(shape(name));
+    return h("div", { class: "tools" }, this.buttons(), this.scrub, this.clock);
   }
 
   /** Evictions up to now: how many blocks since the warm-up, how many of them have been missed since, and the last one. */
   lost(lane) {
-    const count = upTo(lane.events, this.t, (event) => event[0]), past = lane.events.slice(0, count);
-    const { evicted, again } = forgotten(past, this.data.from_ms, this.t);
-    return { evicted, again, last: past.at(-1), recent: past.filter((event) => event[0] > this.t - FLASH_MS) };
+    const count = upTo(lane.events, this.now, (event) => event[0]), past = lane.events.slice(0, count);
+    const { evicted, again } = forgotten(past, this.data.from_ms, this.now);
+    return { evicted, again, last: past.at(-1), recent: past.filter((event) => event[0] > this.now - FLASH_MS) };
   }
 
   share(lane) { return this.soFar(lane.share) ?? 0; }
-  soFar([when, value]) { const count = upTo(when, this.t); return count ? value[count - 1] : null; }
+  soFar([when, value]) { const count = upTo(when, this.now); return count ? value[count - 1] : null; }
   percent(lane) { return this.soFar(lane.share) === null ? "\u2013" : `${say(this.share(lane), 1)}\u00a0%`; }
 
   /** What stands under a lane's share: blocks forgotten and missed, or that nothing is counted yet, and a wait. */
   counted(lane, lost) {
     const { words, from_ms: from } = this.data, wait = lane.wait && this.soFar(lane.wait);
-    const gone = this.t < from ? fillIn(words.warm, { from: say(from / 1000) }) : fillIn(words.lost, { evicted: say(lost.evicted), again: say(lost.again) });
+    const gone = this.now < from ? fillIn(words.warm, { from: say(from / 1000) }) : fillIn(words.lost, { evicted: say(lost.evicted), again: say(lost.again) });
     return wait === null ? gone : `${gone}. ${fillIn(words.wait, { ms: say(wait) })}`;
   }
 
@@ -305,7 +220,7 @@ class Tree {
       const lane = data.lanes[pane.n], lost = this.lost(lane);
       pane.share.textContent = this.percent(lane);
       pane.lost.textContent = this.counted(lane, lost);
-      if (!this.playing || this.t - (pane.told ?? -1e9) > 1200 || this.t < pane.told) { pane.victim.textContent = this.victim(lost); pane.told = this.t; }
+      if (!this.playing || this.now - (pane.told ?? -1e9) > 1200 || this.now < pane.told) { pane.victim.textContent = this.victim(lost); pane.told = this.now; }
       const fell = new Map();
       for (const [, node, blocks] of lost.recent) fell.set(node, (fell.get(node) ?? 0) + blocks);
       for (const { place, held, gone, score } of pane.bars) {
@@ -321,9 +236,9 @@ class Tree {
       }
     }
     this.counts.forEach((count, n) => { count.textContent = this.percent(data.lanes[n]); });
-    this.scrub.value = this.t;
-    this.scrub.setAttribute("aria-valuetext", `${say(this.t / 1000, 1)} s`);
-    this.clock.textContent = `${(this.t / 1000).toFixed(1)} / ${say(Math.round(this.total / 1000))}\u00a0s`;
+    this.scrub.value = this.now;
+    this.scrub.setAttribute("aria-valuetext", `${say(this.now / 1000, 1)} s`);
+    this.clock.textContent = `${(this.now / 1000).toFixed(1)} / ${say(Math.round(this.total / 1000))}\u00a0s`;
   }
 
   /** Say this moment to who cannot see it, and write it as a table: only when it stands still. */
@@ -334,7 +249,7 @@ class Tree {
       const lost = this.lost(lane);
       return `${lane.name}: ${say(this.share(lane), 1)} % ${words.found}. ${this.counted(lane, lost)}. ${this.victim(lost)}`;
     });
-    this.live.textContent = `${say(this.t / 1000, 1)} s. ${said.join(" ")}`;
+    this.live.textContent = `${say(this.now / 1000, 1)} s. ${said.join(" ")}`;
     const [text, ...columns] = words.columns;
     this.table.replaceChildren(h("table", {}, h("caption", {}, words.table),
       h("thead", {}, h("tr", {}, h("th", { scope: "col" }, text), data.lanes.map((lane) => columns.map((column) => h("th", { scope: "col" }, `${lane.name}, ${column}`))).flat())),

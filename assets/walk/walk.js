@@ -1,5 +1,5 @@
 // The walk of one request along a roofline: the marker of the step that runs, the KV that fills, the step by its parts.
-// Python computes every number (ui/walk.py says the dictionary); this file draws them and plays them on one clock.
+// Python computes every number (ui/walk.py says the dictionary); this file draws them; it stands after shared/picture.js and shared/playing.js.
 // Sections: 1 geometry (pure, tested with node) · 2 elements · 3 walk · 4 mount.
 
 // ---------------------------------------------------------------- 1 geometry
@@ -46,83 +46,27 @@ export function squares(from, to, block, columns, pitch, gap) {
   return parts.join("");
 }
 
-/** A number as read: at most so many decimals, a true minus, thin spaces. */
-export function say(value, digits = 0) {
+/** A number as read: so many decimals, a true minus, thin spaces. */
+export function fixed(value, digits = 0) {
   const text = Math.abs(value) < 0.5 * 10 ** -digits ? "0" : value.toFixed(digits);
   return text.replace("-", "\u2212").replace(/\B(?=(\d{3})+(?!\d))(?<!\.\d*)/g, "\u2009");
 }
 
 /** About three digits that count. */
-export function brief(value) { return say(value, value >= 100 ? 0 : value >= 10 ? 1 : value >= 0.1 ? 2 : 3); }
-/** Words with {names} filled in. */
-export function fillIn(words, values) { return words.replace(/\{(\w+)\}/g, (_, name) => values[name]); }
+export function brief(value) { return fixed(value, value >= 100 ? 0 : value >= 10 ? 1 : value >= 0.1 ? 2 : 3); }
 
 // ---------------------------------------------------------------- 2 elements
-const SVG = "http://www.w3.org/2000/svg";
-function fill(node, props, children) {
-  for (const [name, value] of Object.entries(props)) {
-    if (value === undefined || value === null || value === false) continue;
-    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-    else node.setAttribute(name, value === true ? "" : value);
-  }
-  node.append(...children.flat(2).filter((c) => c !== null && c !== undefined && c !== false));
-  return node;
-}
 const put = (node, attributes) => { for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value); };
-const h = (tag, props = {}, ...children) => fill(document.createElement(tag), props, children);
-const g = (tag, props = {}, ...children) => fill(document.createElementNS(SVG, tag), props, children);
-
-function pattern(token, kind) {
-  const tile = { dots: 4.5, rules: 4, hatch: 5 }[kind] ?? 4, mark = { style: "fill:var(--surface)" };
-  return g("pattern", { id: `fill-${token}`, width: tile, height: tile, patternUnits: "userSpaceOnUse", patternTransform: kind === "hatch" ? "rotate(45)" : null },
-    g("rect", { width: tile, height: tile, style: `fill:var(--${token})` }),
-    kind === "dots" && g("circle", { cx: tile / 2, cy: tile / 2, r: 0.9, ...mark }),
-    kind === "rules" && g("rect", { y: tile / 2, width: tile, height: 1.1, ...mark }),
-    kind === "hatch" && g("rect", { width: 1.2, height: tile, ...mark }));
-}
-const defs = (classes) => g("defs", {}, classes.map(({ token, pattern: kind }) => pattern(token, kind)));
+const defs = (classes, colours) => g("defs", {}, classes.map(({ token, pattern: kind }) => pattern(token, kind, colours)));
 const filled = (token) => (token === "outline" ? "fill:var(--outline)" : `fill:url(#fill-${token})`);
 
 /** Decode a circle, prefill a triangle, both in one step an empty square: never told by colour alone. */
 const MARKS = ["M-3.6,0a3.6,3.6 0 1,0 7.2,0a3.6,3.6 0 1,0 -7.2,0z", "M0,-4.6L4.4,3.4H-4.4z", "M-3,-3h6v6h-6z"];
-const ICONS = { play: "M3 1l11 7-11 7z", pause: "M2 1h4v14H2zM10 1h4v14h-4z", back: "M11 1L4 8l7 7zM2 1h2v14H2z", on: "M5 1l7 7-7 7zM12 1h2v14h-2z" };
-const icon = (name) => g("svg", { viewBox: "0 0 16 16", "aria-hidden": "true" }, g("path", { d: ICONS[name] }));
-
-function isDark(host) {
-  const probe = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
-  probe.fillStyle = getComputedStyle(host).getPropertyValue("--st-background-color").trim() || "white";
-  probe.fillRect(0, 0, 1, 1);
-  const [r, gr, b] = probe.getImageData(0, 0, 1, 1).data;
-  return 0.2126 * r + 0.7152 * gr + 0.0722 * b < 128;
-}
-
 // ---------------------------------------------------------------- 3 walk
 const LEFT = 46, RIGHT = 14, EASE_MS = 130, STARTS_AFTER_MS = 800;
-const HOOK = (globalThis.__shadowPriceWalk ??= { mounts: 0, walk: null });
 
-class Walk {
-  constructor(parent) {
-    this.parent = parent;
-    this.root = h("div", { class: "walk", tabindex: 0, role: "group", onkeydown: (event) => this.key(event) });
-    parent.append(this.root);
-    this.still = matchMedia("(prefers-reduced-motion: reduce)");
-    this.resize = new ResizeObserver(() => {
-      if (this.data && Math.abs(this.root.clientWidth - this.width) > 0.5) this.draw();
-    });
-    this.resize.observe(this.root);
-    this.unlight = lights((what) => this.shine(what));
-    HOOK.mounts += 1;
-    HOOK.walk = this;
-  }
-
-  destroy() {
-    this.unlight();
-    this.resize.disconnect();
-    clearTimeout(this.opening);
-    cancelAnimationFrame(this.asked);
-    this.root.remove();
-    HOOK.mounts -= 1;
-  }
+class Walk extends Playing {
+  constructor(parent) { super(parent, "walk"); }
 
   update({ data }) {
     const fresh = data.id !== this.data?.id, first = !this.data;
@@ -131,95 +75,42 @@ class Walk {
       this.ended = ends(data.steps.ms);
       this.total = this.ended.at(-1);
       this.rate = rate(this.total);
-      Object.assign(this, { t: 0, playing: false, at: null, seen: false });
-      clearTimeout(this.opening);
-      if (!this.still.matches && !this.held) this.opening = setTimeout(() => this.play(), first ? STARTS_AFTER_MS : 300);
+      Object.assign(this, { now: 0, playing: false, at: null, seen: false });
+      this.open(first ? STARTS_AFTER_MS : 300);
     }
     this.draw();
   }
 
-  get step() { return stepAt(this.ended, this.t); }
-  get alive() { return Boolean(this.data) && (this.t > 0 || this.still.matches); }
-  get done() { return this.t >= this.total; }
+  get step() { return stepAt(this.ended, this.now); }
   get place() { return this.done ? this.ended.length : this.step; }
   /** The clock's words: the total stays untold until the end has been seen, since what takes longer is what is asked. */
-  get ofTotal() { return this.seen ? fillIn(this.data.words.clock, { total: say(this.total) }) : "ms"; }
-  get spokenStep() { return fillIn(this.data.words.at, { phase: this.phase(), clock: say(this.t), unit: this.ofTotal }); }
+  get ofTotal() { return this.seen ? fillIn(this.data.words.clock, { total: fixed(this.total) }) : "ms"; }
+  get spokenStep() { return fillIn(this.data.words.at, { phase: this.phase(), clock: fixed(this.now), unit: this.ofTotal }); }
 
-  play() {
-    if (this.done) this.t = 0;
-    Object.assign(this, { playing: true, last: null });
-    this.wake();
-    this.button();
-  }
-
-  pause() {
-    clearTimeout(this.opening);
-    this.playing = false;
-    this.button();
-    this.tell();
-  }
-
-  toggle() {
-    this.held = this.playing; // who paused does not want it to start by itself
-    if (this.playing) this.pause(); else this.play();
-  }
-
+  get speed() { return this.rate; }
   /** Go to the start of a step. */
-  seek(step) { this.scrub(step <= 0 ? 0 : this.ended[Math.min(this.ended.length, step) - 1]); }
-
-  /** Go to a time, in ms. */
-  scrub(t) {
-    this.t = Math.max(0, Math.min(this.total, t));
-    this.held = true;
-    this.pause();
-    this.frame(true);
-  }
-
-  key(event) {
-    const tag = event.target.tagName;
-    if (event.ctrlKey || event.metaKey || event.altKey || (event.key === " " ? tag === "BUTTON" : tag === "INPUT")) return;
-    const to = { ArrowLeft: this.place - 1, ArrowRight: this.place + 1, Home: 0, End: this.ended.length }[event.key];
-    if (event.key === " ") this.toggle(); else if (to !== undefined) this.seek(to); else return;
-    event.preventDefault();
-  }
-
-  wake() { this.asked ??= requestAnimationFrame((now) => this.tick(now)); }
-
-  tick(now) {
-    this.asked = null;
-    const passed = Math.min(now - (this.last ?? now), 100);
-    this.last = now;
-    if (this.playing) this.t = Math.min(this.total, this.t + passed * this.rate);
-    const moving = this.frame(false, passed);
-    if (this.playing && this.done) this.pause();
-    if (this.playing || moving) this.wake(); else this.last = null;
-  }
+  skip(way) { const step = this.place + way; this.seek(step <= 0 ? 0 : this.ended[Math.min(this.ended.length, step) - 1]); }
 
   draw() {
-    const { data } = this, { words } = data, dark = isDark(this.parent.host ?? this.root);
-    for (const [token, value] of Object.entries(data.palette[dark ? "dark" : "light"])) this.root.style.setProperty(`--${token}`, value);
-    this.width = this.root.clientWidth;
+    const { data } = this, { words } = data;
+    this.dress();
     const width = Math.max(this.width, 280), wide = width >= 860;
     this.root.classList.toggle("wide", wide);
     this.root.setAttribute("aria-label", `${words.here}, ${data.title}. ${words.keys}`);
-    const focus = this.root.getRootNode().activeElement?.getAttribute("data-focus");
     this.parts = { live: h("p", { class: "hidden", "aria-live": "polite" }) };
-    this.root.replaceChildren(
+    this.renew(this.root,
       h("div", { class: "panes" },
         h("div", {}, this.roofline(wide ? width - 424 : width), this.legend()),
         h("div", {}, this.side(wide ? 380 : width))),
       this.tools(), this.parts.live);
-    if (focus) this.root.querySelector(`[data-focus="${focus}"]`)?.focus({ preventScroll: true });
     this.shine(LIGHTS.what);
-    this.frame(true);
+    this.frame();
     this.tell();
   }
 
   /** Light up what a word of the page names: a part of the step, the roofline, the KV, the clock. */
   shine(what) {
     const { kind, name } = what ?? {}, { parts, data } = this;
-    if (!data) return;
     const lit = data.parts.findIndex(({ id }) => kind === "part" && id === name);
     data.parts.forEach((_, j) => { // words stay readable: the bars alone step back
       parts.bars[j].style.opacity = lit >= 0 && lit !== j ? 0.2 : "";
@@ -239,14 +130,14 @@ class Walk {
     const x = (this.x = logScale(xLow, xHigh, LEFT, width - RIGHT)), y = (this.y = logScale(yLow, yHigh, floor, top));
     this.track = curve.x.map((value, j) => [x(value), y(curve.y[j])]);
     const per = data.cards > 1 ? `, ${fillIn(words.cards, { n: data.cards })}` : "";
-    return (parts.roofline = g("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": words.picture }, defs(data.palette.classes),
-      decades(xLow, xHigh).map((v) => [g("path", { class: "grid", d: `M${x(v)},${top}V${floor}` }), g("text", { x: x(v), y: floor + 18, "text-anchor": "middle" }, say(v, v < 1 ? 1 : 0))]),
-      decades(yLow, yHigh).map((v) => [g("path", { class: "grid", d: `M${LEFT},${y(v)}H${width - RIGHT}` }), g("text", { x: LEFT - 8, y: y(v) + 4, "text-anchor": "end" }, say(v, v < 1 ? 1 : 0))]),
+    return (parts.roofline = g("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": words.picture }, defs(data.palette.classes, this.colours),
+      decades(xLow, xHigh).map((v) => [g("path", { class: "grid", d: `M${x(v)},${top}V${floor}` }), g("text", { x: x(v), y: floor + 18, "text-anchor": "middle" }, fixed(v, v < 1 ? 1 : 0))]),
+      decades(yLow, yHigh).map((v) => [g("path", { class: "grid", d: `M${LEFT},${y(v)}H${width - RIGHT}` }), g("text", { x: LEFT - 8, y: y(v) + 4, "text-anchor": "end" }, fixed(v, v < 1 ? 1 : 0))]),
       g("text", { x: width - RIGHT, y: height - 6, "text-anchor": "end" }, words.x_axis),
       g("text", { x: 0, y: 6 }, words.y_axis + per),
       roof && this.sheet(roof, knee, Math.max(xLow, (yLow / roof.bandwidth) * 1000), xHigh, width < 560),
       points.map(([px, py, kind, tokens, ms]) => g("path", { class: `dot k${kind}`, d: MARKS[kind], transform: `translate(${x(px).toFixed(1)},${y(py).toFixed(1)})` },
-        g("title", {}, fillIn(words.point, { kind: words.kinds[kind], tokens: say(tokens), ms: brief(ms) })))),
+        g("title", {}, fillIn(words.point, { kind: words.kinds[kind], tokens: fixed(tokens), ms: brief(ms) })))),
       g("path", { class: "curve", d: `M${this.track.map((p) => p.map((v) => v.toFixed(1)).join(",")).join("L")}` }),
       (parts.trail = g("path", { class: "trail" })),
       (parts.here = g("circle", { class: "here", r: 7.5 })),
@@ -259,7 +150,7 @@ class Walk {
     const at = (v) => y((v * roof.bandwidth) / 1000), slope = (Math.atan2(at(knee) - at(start), x(knee) - x(start)) * 180) / Math.PI;
     return [
       g("path", { class: "sheet", d: `M${x(start)},${at(start)}L${x(knee)},${y(roof.peak)}H${x(end)}` }),
-      g("text", { class: "said", "text-anchor": "middle", transform: `translate(${x(middle)},${at(middle) - 9}) rotate(${slope})` }, fillIn(words.bandwidth, { value: say(roof.bandwidth) }) + by),
+      g("text", { class: "said", "text-anchor": "middle", transform: `translate(${x(middle)},${at(middle) - 9}) rotate(${slope})` }, fillIn(words.bandwidth, { value: fixed(roof.bandwidth) }) + by),
       g("text", { class: "said", x: x(end), y: y(roof.peak) - 8, "text-anchor": "end" }, fillIn(words.compute, { value: brief(roof.peak) }) + by)];
   }
 
@@ -278,7 +169,7 @@ class Walk {
     const { data, parts } = this, { words } = data, count = Math.ceil((data.prompt + data.output - 1) / data.block);
     const pitch = (this.pitch = Math.max(4, Math.min(14, Math.floor(Math.sqrt((width * 130) / count)))));
     const columns = (this.columns = Math.floor(width / pitch)), height = Math.ceil(count / columns) * pitch;
-    const speed = this.rate < 0.95 ? fillIn(words.rate_slow, { rate: say(1 / this.rate, 1) }) : this.rate > 1.05 ? fillIn(words.rate_fast, { rate: say(this.rate, 1) }) : words.rate_real;
+    const speed = this.rate < 0.95 ? fillIn(words.rate_slow, { rate: fixed(1 / this.rate, 1) }) : this.rate > 1.05 ? fillIn(words.rate_fast, { rate: fixed(this.rate, 1) }) : words.rate_real;
     this.barWidth = width;
     const named = (id) => ({ onpointerenter: () => lightWords(`part:${id}`), onpointerleave: () => lightWords() });
     parts.bars = data.parts.map(({ token, id }) => g("rect", { y: 0, height: 22, style: filled(token), ...named(id) }));
@@ -288,7 +179,7 @@ class Walk {
       h("p", { class: "clock" }, (parts.clock = h("span")), " ", (parts.total = h("small"))),
       h("p", { class: "from" }, `${data.title} `, h("span", { class: "tag" }, words.labels[data.label]), ` ${speed}`),
       (parts.phase = h("p", { class: "phase" })),
-      g("svg", { class: "bar", viewBox: `0 0 ${width} 22`, "aria-hidden": "true" }, defs(data.palette.classes), parts.bars),
+      g("svg", { class: "bar", viewBox: `0 0 ${width} 22`, "aria-hidden": "true" }, defs(data.palette.classes, this.colours), parts.bars),
       h("table", { class: "parts" }, (parts.caption = h("caption", { class: "small", style: "text-align:left" })), h("tbody", {}, parts.rows)),
       (parts.kv = h("p")),
       (parts.squares = g("svg", { viewBox: `0 -1 ${width} ${height + 2}`, role: "img", "aria-label": fillIn(words.kv_legend, { block: data.block }) },
@@ -300,36 +191,27 @@ class Walk {
 
   tools() {
     const { words } = this.data, { parts } = this;
-    const by = (name, change) => h("button", { "aria-label": words[name], title: words[name], "data-focus": name, onclick: () => this.seek(this.place + change) }, icon(name));
-    parts.play = h("button", { class: "main", "data-focus": "play", onclick: () => this.toggle() });
-    parts.scrub = h("input", { type: "range", min: 0, max: 1000, step: 1, "aria-label": words.scrub, "data-focus": "scrub", oninput: (event) => this.scrub((+event.target.value / 1000) * this.total) });
-    this.button();
-    return h("div", { class: "tools" }, by("back", -1), parts.play, by("on", 1), parts.scrub);
-  }
-
-  button() {
-    const { play } = this.parts, name = this.playing ? "pause" : "play";
-    for (const attribute of ["aria-label", "title"]) play.setAttribute(attribute, this.data.words[name]);
-    play.replaceChildren(icon(name));
+    parts.scrub = h("input", { type: "range", min: 0, max: 1000, step: 1, "aria-label": words.scrub, "data-focus": "scrub", oninput: (event) => this.seek((+event.target.value / 1000) * this.total) });
+    return h("div", { class: "tools" }, this.buttons(), parts.scrub);
   }
 
   /** Tokens in KV: a chunk's in proportion to its time, an answer's one at each step's end. */
   get kv() {
-    const { steps } = this.data, i = this.step, part = this.done ? 1 : 1 - (this.ended[i] - this.t) / steps.ms[i];
+    const { steps } = this.data, i = this.step, part = this.done ? 1 : 1 - (this.ended[i] - this.now) / steps.ms[i];
     return steps.kv[i] - steps.new[i] + Math.floor(steps.new[i] * part + 1e-9);
   }
 
   phase() {
     const { words, steps, chunks, output } = this.data, i = this.step;
-    if (this.done) return fillIn(words.done, { all: say(output), total: say(this.total) });
-    if (i < chunks) return fillIn(words.prefill, { n: i + 1, all: chunks, tokens: say(steps.new[i]) });
-    return fillIn(words.decode, { n: say(steps.out[i]), all: say(output) });
+    if (this.done) return fillIn(words.done, { all: fixed(output), total: fixed(this.total) });
+    if (i < chunks) return fillIn(words.prefill, { n: i + 1, all: chunks, tokens: fixed(steps.new[i]) });
+    return fillIn(words.decode, { n: fixed(steps.out[i]), all: fixed(output) });
   }
-  kvWords() { return fillIn(this.data.words.kv, { tokens: say(this.kv), mb: brief((this.kv * this.data.kv_bytes) / 1e6) }); }
+  kvWords() { return fillIn(this.data.words.kv, { tokens: fixed(this.kv), mb: brief((this.kv * this.data.kv_bytes) / 1e6) }); }
 
   /** Draw this moment; return whether the marker is still on its way. */
-  frame(jump, passed = 16) {
-    const { data, parts } = this, { steps } = data, i = this.step;
+  frame(passed) {
+    const { data, parts } = this, { steps } = data, i = this.step, jump = passed === undefined;
     this.seen ||= this.done;
     const u = Math.log(steps.new[i]) / Math.log(data.curve.most), on = along(this.track, u);
     const goal = [u, this.x(steps.x[i]) - on[0], this.y(steps.y[i]) - on[1]];
@@ -338,9 +220,9 @@ class Walk {
     const [cx, cy] = along(this.track, this.at[0]).map((v, axis) => v + this.at[axis + 1]);
     put(parts.here, { cx, cy });
     put(parts.name, cx < 130 ? { x: cx + 14, y: cy + 22, "text-anchor": "start" } : { x: cx - 4, y: cy + 26, "text-anchor": "end" });
-    parts.clock.textContent = say(this.t, this.total < 1000 ? 1 : 0);
+    parts.clock.textContent = fixed(this.now, this.total < 1000 ? 1 : 0);
     if (parts.total.textContent !== this.ofTotal) parts.total.textContent = this.ofTotal;
-    parts.scrub.value = (this.t / this.total) * 1000;
+    parts.scrub.value = (this.now / this.total) * 1000;
     parts.scrub.setAttribute("aria-valuetext", this.spokenStep);
     if (this.drawn !== this.place || jump) this.drawStep(i);
     this.drawn = this.place;
@@ -361,7 +243,7 @@ class Walk {
       put(parts.bars[j], { x, width: Math.max(0, width - 1) });
       x += width;
       time.textContent = `${brief(part.ms[i])}\u00a0ms`;
-      share.textContent = `${say((100 * part.ms[i]) / ms, 1)}\u00a0%`;
+      share.textContent = `${fixed((100 * part.ms[i]) / ms, 1)}\u00a0%`;
       parts.rows[j].classList.toggle("none", part.ms[i] === 0);
     });
     const seen = steps.x.slice(0, i + 1).map((v, j) => `${this.x(v).toFixed(1)},${this.y(steps.y[j]).toFixed(1)}`);
@@ -372,10 +254,11 @@ class Walk {
   /** Say this moment to who cannot see it: only when it stands still. */
   tell() {
     if (this.playing) return;
+    this.seen ||= this.done;
     const { data } = this, { steps } = data, i = this.step;
     const most = data.parts.reduce((a, b) => (b.ms[i] > a.ms[i] ? b : a));
-    this.parts.live.textContent = fillIn(data.words.twin, { phase: this.phase(), clock: say(this.t), unit: this.ofTotal, ms: brief(steps.ms[i]),
-      part: most.name, share: say((100 * most.ms[i]) / steps.ms[i]), kv: this.kvWords(), intensity: brief(steps.x[i]), achieved: brief(steps.y[i]) });
+    this.parts.live.textContent = fillIn(data.words.twin, { phase: this.phase(), clock: fixed(this.now), unit: this.ofTotal, ms: brief(steps.ms[i]),
+      part: most.name, share: fixed((100 * most.ms[i]) / steps.ms[i]), kv: this.kvWords(), intensity: brief(steps.x[i]), achieved: brief(steps.y[i]) });
   }
 }
 

@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Page, expect
 from tests.browser import serve
 
 pytestmark = pytest.mark.browser
-WALK = "globalThis.__shadowPriceWalk?.walk"
+WALK = "[...globalThis.__shadowPriceMounted ?? []].find(one => one.root.matches('.walk'))"
 
 
 def open_page(page: Page, address: str, query: str = "") -> None:

@@ -3,7 +3,8 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import test from "node:test";
 
-const source = await readFile(new URL("../../assets/timeline/marks.js", import.meta.url), "utf8");
+const files = ["shared/playing", "timeline/marks"].map((name) => readFile(new URL(`../../assets/${name}.js`, import.meta.url), "utf8"));
+const source = (await Promise.all(files)).join("");
 const { bins, clock, fillIn, fitting, said, upTo, windowAt } = await import(`data:text/javascript,${encodeURIComponent(source)}`);
 
 test("a step starts when the one before has ended and the idle time has passed", () => {

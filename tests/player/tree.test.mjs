@@ -3,7 +3,8 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import test from "node:test";
 
-const source = await readFile(new URL("../../assets/tree/tree.js", import.meta.url), "utf8");
+const files = ["shared/picture", "shared/playing", "tree/tree"].map((name) => readFile(new URL(`../../assets/${name}.js`, import.meta.url), "utf8"));
+const source = (await Promise.all(files)).join("");
 const { fillIn, forgotten, layout, opening, strip, sumTo, upTo, valueAt } = await import(`data:text/javascript,${encodeURIComponent(source)}`);
 
 test("a value holds until the next change, and before the first there is none", () => {

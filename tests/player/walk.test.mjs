@@ -3,8 +3,9 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import test from "node:test";
 
-const source = await readFile(new URL("../../assets/walk/walk.js", import.meta.url), "utf8");
-const { along, brief, decades, ends, fillIn, logScale, rate, say, spread, squares, stepAt } = await import(`data:text/javascript,${encodeURIComponent(source)}`);
+const files = ["shared/picture", "shared/playing", "walk/walk"].map((name) => readFile(new URL(`../../assets/${name}.js`, import.meta.url), "utf8"));
+const source = (await Promise.all(files)).join("");
+const { along, brief, decades, ends, fillIn, logScale, rate, fixed, spread, squares, stepAt } = await import(`data:text/javascript,${encodeURIComponent(source)}`);
 
 test("a decade is as wide everywhere on a logarithmic scale", () => {
   const x = logScale(0.5, 2000, 40, 640);
@@ -47,8 +48,8 @@ test("an answer goes on in the square that the prompt left open", () => {
 });
 
 test("numbers and words read well", () => {
-  assert.equal(say(-0.4), "0");
-  assert.equal(say(12345.678, 1), "12\u2009345.7");
+  assert.equal(fixed(-0.4), "0");
+  assert.equal(fixed(12345.678, 1), "12\u2009345.7");
   assert.deepEqual([0.123, 12.34, 123.4].map(brief), ["0.12", "12.3", "123"]);
   assert.equal(fillIn("{a} of {b}", { a: 1, b: "x" }), "1 of x");
 });
