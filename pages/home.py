@@ -34,6 +34,7 @@ with told:
 with measured:
     views.step_times(race.scenario.profile, estimated=race.scenario.estimated)
     st.table(charts.summary_frame(race), border="horizontal", alt="The figures of each lane")
+    text.show("home/table" if facts["warmup_s"] else "home/table_all", **facts)
 
 st.header("Read the run", anchor="read")
 views.reading(race, facts)

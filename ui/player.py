@@ -72,7 +72,7 @@ def encode(
     full: dict[str, Any] = {
         "classes": list(CLASSES),
         "question": {
-            "text": f"Which rule has the shortest typical time to answer at {at // 1_000_000}\u00a0s?",
+            "text": f"Which rule has the shortest typical (median) time to answer at {at // 1_000_000}\u00a0s?",
             "at_us": at,
             "metric": "typical",
         },

@@ -1816,8 +1816,8 @@ class Player {
     putParts(this.timeline.sentence, parts);
     putParts(this.dockSays, parts);
     const x = this.timeline.x(this.t), right = x > this.timeline.width - 340;
-    this.timeline.sentence.style.left = right ? "" : `${Math.min(x + 12, this.timeline.width - 60)}px`;
-    this.timeline.sentence.style.right = right ? `${this.timeline.width - x + 12}px` : "";
+    // near the right end it would cover the very strip it speaks of: it stands where the race began
+    this.timeline.sentence.style.left = right ? "8px" : `${Math.min(x + 12, this.timeline.width - 60)}px`;
     this.timeline.sentence.classList.toggle("over", right);
   }
 
