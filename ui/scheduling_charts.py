@@ -9,7 +9,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from ui import charts, palette, run, scheduling
+from ui import charts, palette, run, scheduling_curves
 from ui.palette import Mode
 from ui.run import Race
 
@@ -27,10 +27,10 @@ ROOM = 0.75
 def looks(race: Race, wanted: tuple[str, ...]) -> charts.Look:
     """Return name and colour token of the lanes and of these rulebooks; no two share one while there are enough."""
     found: dict[str, str] = {}
-    for book in scheduling.drawn_books(race.state, wanted):
+    for book in scheduling_curves.drawn_books(race.state, wanted):
         own = str(run.books()[book].about["color"])
         free = [token for token in (own, *SPARE) if token not in found.values()]
-        found[scheduling.short(book)] = free[0] if free else own
+        found[scheduling_curves.short(book)] = free[0] if free else own
     return tuple(found.items())
 
 
@@ -51,9 +51,11 @@ def spread_out(at: Any, low: float, high: float) -> Any:
 
 def said(race: Race, subject: str) -> str:
     """Return what a chart shows: this run, the preset's, or an average over seeds."""
-    if subject == scheduling.AVERAGE:
-        return f"as the preset opens, average of {scheduling.SEEDS} seeds"
-    return "this run" if subject == scheduling.RUN or scheduling.unchanged(race) else "as the preset opens"
+    if subject == scheduling_curves.AVERAGE:
+        return f"as the preset opens, average of {scheduling_curves.SEEDS} seeds"
+    return (
+        "this run" if subject == scheduling_curves.RUN or scheduling_curves.unchanged(race) else "as the preset opens"
+    )
 
 
 def _domain(values: Any) -> tuple[float, float]:
@@ -88,9 +90,9 @@ def _error_form(lanes: charts.Look, ticks: tuple[float, ...], mode: Mode) -> dic
     return charts.finished(alt.layer(now.encode(x=x), line, dot, named).properties(height=HEIGHT), mode)
 
 
-def errors(race: Race, mode: Mode = "light", subject: str = scheduling.RUN) -> charts.Panel:
+def errors(race: Race, mode: Mode = "light", subject: str = scheduling_curves.RUN) -> charts.Panel:
     """Draw each lane's mean latency over the prediction error; where the control stands is a grey rule."""
-    frame = scheduling.error_frame(race, subject)
+    frame = scheduling_curves.error_frame(race, subject)
     ends = _domain(frame["mean"])
     most = float(frame["sigma"].max())
     frame["last"] = frame["sigma"] == most
@@ -99,14 +101,14 @@ def errors(race: Race, mode: Mode = "light", subject: str = scheduling.RUN) -> c
     frame["label"] = frame["mean"]
     frame.loc[frame["last"], "label"] = spread_out(frame.loc[frame["last"], "mean"], *ends)
     ticks = tuple(sorted(frame["sigma"].unique().tolist()))
-    form = _error_form(looks(race, (scheduling.BLIND,)), ticks, mode)
+    form = _error_form(looks(race, (scheduling_curves.BLIND,)), ticks, mode)
     spec = charts.placed(form, "What a guess is worth", said(race, subject), x=(-0.05, most * (1.0 + ROOM)), y=ends)
     return charts.Panel(spec, frame)
 
 
-def errors_alt(race: Race, subject: str = scheduling.RUN) -> str:
+def errors_alt(race: Race, subject: str = scheduling_curves.RUN) -> str:
     """Say the chart in words: each rule with exact lengths and with the worst guesses."""
-    frame = scheduling.error_frame(race, subject)
+    frame = scheduling_curves.error_frame(race, subject)
     parts = []
     for name, own in frame.groupby("rulebook", sort=False):
         first, last = own.iloc[0], own.iloc[-1]
@@ -145,9 +147,9 @@ def _plane_form(lanes: charts.Look, aged: str, mode: Mode) -> dict[str, Any]:
     return charts.finished(alt.layer(*layers).properties(height=HEIGHT), mode)
 
 
-def plane(race: Race, mode: Mode = "light", subject: str = scheduling.RUN) -> charts.Panel:
+def plane(race: Race, mode: Mode = "light", subject: str = scheduling_curves.RUN) -> charts.Panel:
     """Draw each rule's mean against its P99, and shortest first as its ageing grows: the lower left is better."""
-    frame = scheduling.ageing_frame(race, subject)
+    frame = scheduling_curves.ageing_frame(race, subject)
     x, y = _domain(frame["mean"]), _domain(frame["p99"])
     books = frame["t0"].isna()
     frame["turn"] = np.where(books, -1e9, -frame["t0"].fillna(0.0))
@@ -155,8 +157,8 @@ def plane(race: Race, mode: Mode = "light", subject: str = scheduling.RUN) -> ch
     frame["edge"] = x[1]
     frame["label"] = frame["p99"]
     frame.loc[books, "label"] = spread_out(frame.loc[books, "p99"], *y)
-    aged = scheduling.short(scheduling.SHORTEST)
-    form = _plane_form(looks(race, (scheduling.SHORTEST, scheduling.BLIND)), aged, mode)
+    aged = scheduling_curves.short(scheduling_curves.SHORTEST)
+    form = _plane_form(looks(race, (scheduling_curves.SHORTEST, scheduling_curves.BLIND)), aged, mode)
     wide = (x[0], x[1] + ROOM * (x[1] - x[0]))
     return charts.Panel(charts.placed(form, "What the tail pays", said(race, subject), x=wide, y=y), frame)
 
@@ -174,9 +176,9 @@ def _told(frame: pd.DataFrame, x: tuple[float, float], y: tuple[float, float]) -
     return words
 
 
-def plane_alt(race: Race, subject: str = scheduling.RUN) -> str:
+def plane_alt(race: Race, subject: str = scheduling_curves.RUN) -> str:
     """Say the plane in words: every mark's mean and P99, then the curve's two ends."""
-    frame = scheduling.ageing_frame(race, subject)
+    frame = scheduling_curves.ageing_frame(race, subject)
     parts = [
         f"{row.rulebook}{'' if pd.isna(row.t0) else f' aged by {row.t0:g} s'}: "
         f"mean {row.mean_s:.1f} s, P99 {row.p99:.1f} s"

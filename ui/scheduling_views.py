@@ -9,7 +9,7 @@ import streamlit as st
 
 from engine import ageing, reference
 from engine.policies import sjf
-from ui import chapter, charts, code, player, run, scheduling, scheduling_charts, text, views
+from ui import chapter, charts, code, player, run, scheduling, scheduling_charts, scheduling_curves, text, views
 
 
 def question(race: run.Race) -> dict[str, Any]:
@@ -56,37 +56,41 @@ def pictures(race: run.Race) -> None:
     """
     subject = st.segmented_control(
         "What the pictures show",
-        [scheduling.PRESET, scheduling.AVERAGE, scheduling.RUN],
-        default=scheduling.PRESET,
+        [scheduling_curves.PRESET, scheduling_curves.AVERAGE, scheduling_curves.RUN],
+        default=scheduling_curves.PRESET,
         required=True,
         key="scheduling_pictures",
         label_visibility="collapsed",
     )
-    subject = str(subject or scheduling.PRESET)
-    if subject != scheduling.RUN and not scheduling.unchanged(race):
-        text.show("scheduling/pictures_of_preset", asked=scheduling.RUN)
+    subject = str(subject or scheduling_curves.PRESET)
+    if subject != scheduling_curves.RUN and not scheduling_curves.unchanged(race):
+        text.show("scheduling/pictures_of_preset", asked=scheduling_curves.RUN)
     mode = views.mode()
     left, right = st.columns(2, gap="large")
     with left:
         _chart(scheduling_charts.errors(race, mode, subject), scheduling_charts.errors_alt(race, subject))
-        found = scheduling.error_facts(race, subject)
+        found = scheduling_curves.error_facts(race, subject)
         text.show(_errors(found), **found)
     with right:
         _chart(scheduling_charts.plane(race, mode, subject), scheduling_charts.plane_alt(race, subject))
-        aged = scheduling.ageing_facts(race, subject)
+        aged = scheduling_curves.ageing_facts(race, subject)
         text.show("scheduling/ageing" if aged["moves"] else "scheduling/ageing_still", **aged)
     tables = st.expander("The same figures as tables", key="scheduling_tables", on_change="rerun")
     if not tables.open:
         return
     with tables:
         one, two = st.columns(2, gap="large")
-        one.table(scheduling.error_table(race, subject), border="horizontal", alt="Mean latency by prediction error")
-        two.table(scheduling.ageing_table(race, subject), border="horizontal", alt="Mean and P99 by rule and ageing")
+        one.table(
+            scheduling_curves.error_table(race, subject), border="horizontal", alt="Mean latency by prediction error"
+        )
+        two.table(
+            scheduling_curves.ageing_table(race, subject), border="horizontal", alt="Mean and P99 by rule and ageing"
+        )
 
 
 def take_away(race: run.Race, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return the blocks of the take-away that this run bears out, under `also`, and what they are filled with."""
-    found = scheduling.error_facts(race, scheduling.PRESET)
+    found = scheduling_curves.error_facts(race, scheduling_curves.PRESET)
     guess = {
         "scheduling/errors_none": "scheduling/took_no_guess",
         "scheduling/errors_nothing": "scheduling/took_guess_nothing",

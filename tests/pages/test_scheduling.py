@@ -11,7 +11,7 @@ import pytest
 
 from engine import metrics, workload
 from tests.pages.test_home import link, visited, words
-from ui import run, scheduling, scheduling_charts, scheduling_views
+from ui import run, scheduling, scheduling_charts, scheduling_curves, scheduling_views
 from ui.state import RaceState
 
 SEEDS = range(5)
@@ -21,8 +21,8 @@ BLOCKED, ANSWERS, RUSH, SKIP, DOOR, ALIKE = scheduling.CHAPTER.presets
 @pytest.fixture(autouse=True)
 def _few_marks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw the curves with two marks each: the page is under test, not the engine."""
-    monkeypatch.setattr(scheduling, "ERRORS", (0, 200))
-    monkeypatch.setattr(scheduling, "AGEINGS_MS", (60_000.0, 1_000.0))
+    monkeypatch.setattr(scheduling_curves, "ERRORS", (0, 200))
+    monkeypatch.setattr(scheduling_curves, "AGEINGS_MS", (60_000.0, 1_000.0))
 
 
 def means(
@@ -196,20 +196,22 @@ def test_the_first_lane_may_be_the_best_and_is_compared_with_another() -> None:
 
 
 def test_the_preset_pictures_stand_still_and_averages_know_no_seed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scheduling, "SEEDS", 2)
+    monkeypatch.setattr(scheduling_curves, "SEEDS", 2)
     state = small(ANSWERS, "vllm_v1", "mc_sf_skip")
     here, moved = (run.race(replace(state, seed=seed, load=load)) for seed, load in ((0, state.load), (3, 120)))
-    for subject in (scheduling.PRESET, scheduling.AVERAGE):
-        for frame in (scheduling.error_frame, scheduling.ageing_frame):
+    for subject in (scheduling_curves.PRESET, scheduling_curves.AVERAGE):
+        for frame in (scheduling_curves.error_frame, scheduling_curves.ageing_frame):
             assert frame(here, subject).equals(frame(moved, subject))
-    assert not scheduling.error_frame(here).equals(scheduling.error_frame(moved))
-    assert not scheduling.error_frame(here).equals(scheduling.error_frame(here, scheduling.AVERAGE))
-    assert scheduling_charts.said(here, scheduling.PRESET) == "this run"
-    assert scheduling_charts.said(moved, scheduling.PRESET) == "as the preset opens"
+    assert not scheduling_curves.error_frame(here).equals(scheduling_curves.error_frame(moved))
+    assert not scheduling_curves.error_frame(here).equals(
+        scheduling_curves.error_frame(here, scheduling_curves.AVERAGE)
+    )
+    assert scheduling_charts.said(here, scheduling_curves.PRESET) == "this run"
+    assert scheduling_charts.said(moved, scheduling_curves.PRESET) == "as the preset opens"
 
 
 def test_ageing_that_moves_nothing_is_said() -> None:
-    still, moving = (scheduling.ageing_facts(run.race(small(name, "vllm_v1"))) for name in (BLOCKED, RUSH))
+    still, moving = (scheduling_curves.ageing_facts(run.race(small(name, "vllm_v1"))) for name in (BLOCKED, RUSH))
     assert not still["moves"] and moving["moves"]
 
 
@@ -237,7 +239,9 @@ def test_plane_draws_marks_and_the_ageing_of_one_rule() -> None:
 def test_no_two_rules_look_alike() -> None:
     for preset in scheduling.CHAPTER.presets:
         race = run.race(replace(run.presets()[preset], lanes=("vllm_v1", "mc_sf", "mc_sf_skip")))
-        tokens = [token for _, token in scheduling_charts.looks(race, (scheduling.SHORTEST, scheduling.BLIND))]
+        tokens = [
+            token for _, token in scheduling_charts.looks(race, (scheduling_curves.SHORTEST, scheduling_curves.BLIND))
+        ]
         assert len(set(tokens)) == len(tokens)
 
 
@@ -253,9 +257,9 @@ def test_words_on_guesses_say_where_they_stop_paying() -> None:
     assert scheduling_views._errors({"guess": "x", "best_percent": -7.0, "crosses": None}) == "scheduling/errors_never"
     assert scheduling_views._errors({"guess": "x", "best_percent": 0.2, "crosses": 0.0}) == "scheduling/errors_nothing"
     race = run.race(small(ANSWERS, "vllm_v1", "mc_sf_skip"))
-    assert scheduling.error_facts(race)["crosses"] == 2.0
+    assert scheduling_curves.error_facts(race)["crosses"] == 2.0
     alone = run.race(small(ANSWERS, "vllm_v1"))
-    assert scheduling.error_facts(alone)["guess"] is None
+    assert scheduling_curves.error_facts(alone)["guess"] is None
 
 
 def test_figures_are_those_of_the_race_and_ageing_changes_them() -> None:
