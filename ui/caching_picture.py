@@ -27,7 +27,7 @@ WORDS: Mapping[str, Any] = {
     "found": "of prompts found so far",
     "warm": "the run warms up until {from} s: nothing is counted yet",
     "lost": "{evicted} blocks forgotten, {again} of them missed later",
-    "wait": "The slowest tenth so far waits at least {ms} ms for a first token",
+    "wait": "\nThe slowest tenth so far waits at least {ms} ms for a first token",
     "key": {
         "price": "price, µs/s",
         "idle": "last used",
