@@ -275,7 +275,7 @@ def _left_out(state: State) -> None:
     st.subheader("What the simulator simplifies", anchor="simplifications")
     st.table(calibration.largest(), border="horizontal", alt="The simplifications that change most, in plain words")
     rest = calibration.simplifications().iloc[calibration.LARGEST :]
-    with st.expander(f"The other {len(rest)}, which change less"):
+    with st.expander(f"The other {len(rest)}, with smaller numbers or none in percent"):
         st.table(rest, border="horizontal", alt="What is simplified, its measured effect and the setting")
 
 
