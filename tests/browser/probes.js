@@ -21,6 +21,9 @@ globalThis.__probe = (() => {
     ];
   }
 
+  /** Let what has moved stand still: it has shown that it moves, and drawing costs time. */
+  const rest = () => { for (const one of globalThis.__shadowPriceMounted) if (one.playing) one.pause(); };
+
   /** Go to a link within the tab, as Back and Forward do; resolves when the page has begun to run. */
   function go(link) {
     return new Promise((resolve, reject) => {
@@ -70,7 +73,7 @@ globalThis.__probe = (() => {
   }
   /** What stays the same when a component draws itself anew. */
   const key = (node) => node.dataset.focus ?? name(node);
-  let due, rest, seen, unseen;
+  let due, atRest, seen, unseen;
   const group = (node) => node.closest("[role=radiogroup], [role=tablist], [role=toolbar]");
 
   /** Note every control that takes focus and how it looks at rest; return how many. */
@@ -79,7 +82,7 @@ globalThis.__probe = (() => {
     const found = all("a[href], button, input, select, textarea, summary, [tabindex]").filter((node) => node.tabIndex >= 0 && !node.disabled &&
       !node.closest("[inert]") && node.checkVisibility({ visibilityProperty: true }));
     due = new Set(found);
-    rest = new Map(found.map((node) => [node, around(node)]));
+    atRest = new Map(found.map((node) => [node, around(node)]));
     seen = new Set();
     unseen = [];
     return found.length;
@@ -92,7 +95,7 @@ globalThis.__probe = (() => {
     if (!at || at === document.body) return false;
     for (const one of due) if (one === at || !one.isConnected && key(one) === key(at)) due.delete(one);
     if (at.type === "radio" || group(at)) for (const one of due) if (group(one) && group(one) === group(at)) due.delete(one); // arrows go on
-    if (!seen.has(at) && rest.has(at) && around(at) === rest.get(at)) unseen.push(name(at));
+    if (!seen.has(at) && atRest.has(at) && around(at) === atRest.get(at)) unseen.push(name(at));
     seen.add(at);
     return true;
   }
@@ -100,5 +103,5 @@ globalThis.__probe = (() => {
   /** What the Tab key never reached, and where it was without showing it. */
   const lost = () => [...[...due].map((node) => `never reached: ${name(node)}`), ...unseen.map((words) => `no visible focus: ${words}`)];
 
-  return { lacks, go, wider, silent, controls, step, lost, left: () => due.size };
+  return { lacks, rest, go, wider, silent, controls, step, lost, left: () => due.size };
 })();

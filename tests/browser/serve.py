@@ -128,6 +128,12 @@ def visit(page: Page, link: str) -> None:
     stands(page)
 
 
+def settled(page: Page) -> None:
+    """Wait until a page that was given another size is laid out; charts follow in frames of their own."""
+    page.wait_for_function("() => !__probe.lacks().length", polling=50)
+    page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done, 50))))")
+
+
 NOT_OURS = ["g.role-mark:empty"]
 """What axe passes over: Vega writes a layer without rows as a symbol without a name; there is nothing in it to name."""
 
@@ -136,7 +142,9 @@ def violations(page: Page) -> list[str]:
     """Return what axe finds of serious and critical impact, shadow roots included: rule, place, what to do."""
     if not page.evaluate("Boolean(globalThis.axe)"):
         page.evaluate(AXE_FILE.read_text("utf-8"))
-    found = page.evaluate("not => axe.run({ exclude: not }, { resultTypes: ['violations'] })", NOT_OURS)["violations"]
+    found = page.evaluate(
+        "not => axe.run({ exclude: not }, { resultTypes: ['violations'], preload: false })", NOT_OURS
+    )["violations"]
     return [
         f"{rule['impact']} {rule['id']} at {node['target']}: {node['failureSummary']}"
         for rule in found

@@ -26,7 +26,7 @@ STILL = f"""race => {{
 }}"""
 FRAMES, FRAME_MS, FROM_S, TO_S = 40, 150, 20, 135
 """The moving race: pictures, ms of each, and the stretch of the simulated clock."""
-WIDTH, QUALITY = 880, 45
+WIDTH, QUALITY, EFFORT = 800, 45, 2
 
 
 def opened(browser: Browser, address: str, path: str, view: tuple[int, int, str]) -> Page:
@@ -64,25 +64,29 @@ def race(page: Page, file: Path) -> None:
         png = page.screenshot(clip={"x": box["x"], "y": box["y"], "width": box["width"], "height": height})
         frame = Image.open(io.BytesIO(png)).convert("RGB")
         frames.append(frame.resize((WIDTH, round(WIDTH * frame.height / frame.width)), Image.Resampling.LANCZOS))
-    frames[0].save(file, save_all=True, append_images=frames[1:], duration=FRAME_MS, loop=0, quality=QUALITY, method=6)
+    frames[0].save(
+        file, save_all=True, append_images=frames[1:], duration=FRAME_MS, loop=0, quality=QUALITY, method=EFFORT
+    )
 
 
-def main(folder: Path = FOLDER) -> None:
-    """Take each picture with the race standing still at the same instant."""
+def main(folder: Path = FOLDER, only: str = "") -> None:
+    """Take each picture with the race standing still at the same instant; `only`: one page, or "race"."""
     folder.mkdir(parents=True, exist_ok=True)
     with serve.server() as address, serve.browser() as browser:
         for path in serve.pages():
+            name = path.replace("_", "-") or "race"
+            if only not in ("", name):
+                continue
             for view in (*VIEWS, *(() if path else (PROJECTOR,))):
                 page = opened(browser, address, path, view)
-                name = path.replace("_", "-") or "race"
                 keep(page.screenshot(), folder / f"{name}-{view[0]}-{view[2]}.png")
-                if not path and view == VIEWS[0]:
-                    race(page, folder / "race.webp")
                 page.close()
+        if only in ("", "race"):
+            race(opened(browser, address, "", VIEWS[0]), folder / "race.webp")
     print(f"{sum(file.stat().st_size for file in folder.iterdir()) / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":
     if serve.chromium() is None:
         sys.exit(serve.NO_BROWSER)
-    main(*(Path(argument) for argument in sys.argv[1:2]))
+    main(*map(Path, sys.argv[1:2]), *sys.argv[2:3])

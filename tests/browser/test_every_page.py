@@ -43,6 +43,7 @@ def test_page_opens_moves_and_has_nothing_that_keeps_someone_out(tab: tuple[Page
     page, complaints = tab
     complaints.clear()
     serve.visit(page, path)
+    page.evaluate("__probe.rest()")
     assert serve.violations(page) == []
     assert page.evaluate("__probe.silent()") == []
     assert page.evaluate("__probe.wider()") == []
@@ -59,7 +60,7 @@ def test_page_opens_moves_and_has_nothing_that_keeps_someone_out(tab: tuple[Page
 @pytest.fixture(scope="module")
 def calm(chrome: Browser, address: str) -> Iterator[Page]:
     """Open the tab of a reader who wants no motion."""
-    context = chrome.new_context(viewport={"width": 1440, "height": 1000}, reduced_motion="reduce")
+    context = chrome.new_context(viewport={"width": 1440, "height": 900}, reduced_motion="reduce")
     page = context.new_page()
     page.goto(f"{address}/{list(PAGES)[-1]}")
     serve.stands(page)
@@ -68,7 +69,8 @@ def calm(chrome: Browser, address: str) -> Iterator[Page]:
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_tab_reaches_every_control_and_shows_where_it_is(calm: Page, path: str) -> None:
+def test_tab_reaches_every_control_and_twice_the_size_cuts_nothing(calm: Page, path: str) -> None:
+    calm.set_viewport_size({"width": 1440, "height": 900})
     serve.visit(calm, path)
     calm.add_style_tag(content="*, *::before, *::after { transition: none !important; }")
     for _ in range(2 * calm.evaluate("__probe.controls()") + 20):
@@ -77,16 +79,9 @@ def test_tab_reaches_every_control_and_shows_where_it_is(calm: Page, path: str) 
             break
     assert calm.evaluate("__probe.lost()") == []
     assert calm.evaluate("[...__shadowPriceMounted].filter(one => one.t > 0).length") == 0, "it plays unasked"
-
-
-@pytest.mark.parametrize("path", PAGES)
-def test_twice_the_size_cuts_nothing(chrome: Browser, address: str, path: str) -> None:
-    """A window of 1440 x 900 at 200 %."""
-    page = chrome.new_page(viewport={"width": 720, "height": 450}, device_scale_factor=2)
-    page.goto(f"{address}/{path}")
-    serve.stands(page)
-    assert page.evaluate("__probe.wider()") == []
-    page.close()
+    calm.set_viewport_size({"width": 720, "height": 450})  # what a window of 1440 x 900 holds at 200 %
+    serve.settled(calm)
+    assert calm.evaluate("__probe.wider()") == []
 
 
 def test_presenter_fills_a_projector(chrome: Browser, address: str) -> None:

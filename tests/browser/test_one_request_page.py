@@ -15,7 +15,7 @@ WALK = "[...globalThis.__shadowPriceMounted ?? []].find(one => one.root.matches(
 
 def open_page(page: Page, address: str, query: str = "") -> None:
     page.goto(f"{address}/one_request{query}")
-    page.wait_for_function(f"{WALK}?.data", timeout=60_000)
+    page.wait_for_function(f"() => {WALK}?.data", timeout=60_000)
     expect(page.get_by_text("Three questions")).to_be_visible(timeout=30_000)
 
 
@@ -26,7 +26,7 @@ def said(page: Page, what: str) -> Any:
 def test_the_request_walks_by_itself_and_keys_and_controls_take_over(page: Page, address: str) -> None:
     complaints = serve.watch(page)
     open_page(page, address, "?prompt=512&output=16&budget=256")
-    page.wait_for_function(f"{WALK}.playing && {WALK}.t > 0", timeout=15_000)
+    page.wait_for_function(f"() => {WALK}.playing && {WALK}.t > 0", timeout=15_000)
     walk = page.get_by_role("group", name="this request")
     walk.focus()
     page.keyboard.press(" ")
@@ -42,7 +42,7 @@ def test_the_request_walks_by_itself_and_keys_and_controls_take_over(page: Page,
     assert said(page, "done") is True and said(page, "kv") == 512 + 15
     before = said(page, "data.id")
     page.get_by_role("slider", name="Prompt, tokens").press("ArrowRight")
-    page.wait_for_function(f"{WALK}.data.id !== '{before}'")
+    page.wait_for_function(f"() => {WALK}.data.id !== '{before}'")
     assert said(page, "data.prompt") == 1024
     page.wait_for_url("**prompt=1024**")
     assert not complaints

@@ -21,7 +21,7 @@ def clock(page: Page) -> float:
 
 
 def playing(page: Page) -> None:
-    page.wait_for_function(f"({CLOCK}) > 0", timeout=20_000)
+    page.wait_for_function(f"() => ({CLOCK}) > 0", timeout=20_000)
 
 
 def halt(page: Page) -> float:
@@ -30,7 +30,7 @@ def halt(page: Page) -> float:
     slider.focus()
     if page.evaluate("__shadowPrice.player.playing"):
         slider.press("Space")
-    page.wait_for_function("!__shadowPrice.player.playing")
+    page.wait_for_function("() => !__shadowPrice.player.playing")
     slider.press("Home")
     for _ in range(12):
         slider.press("Shift+ArrowRight")
@@ -70,13 +70,13 @@ def test_keyboard_steps_and_plays(page: Page, address: str) -> None:
     slider.press("Home")
     assert clock(page) == 0
     slider.press("Space")
-    page.wait_for_function("__shadowPrice.player.t > 0", timeout=5000)
+    page.wait_for_function("() => __shadowPrice.player.t > 0", timeout=5000)
 
 
 def test_reduced_motion_waits_for_the_visitor(chrome: Browser, address: str) -> None:
     page = chrome.new_page(reduced_motion="reduce", viewport={"width": 1440, "height": 1000})
     open_race(page, address)
-    page.wait_for_function("globalThis.__shadowPrice?.player?.lanes")
+    page.wait_for_function("() => globalThis.__shadowPrice?.player?.lanes")
     before = clock(page)
     page.wait_for_timeout(2500)
     assert clock(page) == before

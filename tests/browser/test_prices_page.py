@@ -11,7 +11,7 @@ from tests.browser import serve
 from ui import price_tabs
 
 pytestmark = pytest.mark.browser
-SETTLED = "(e => e && e.data && !e.busy && !e.waiting)(globalThis.__shadowPriceEditor?.editor)"
+SETTLED = "() => (e => e && e.data && !e.busy && !e.waiting)(globalThis.__shadowPriceEditor?.editor)"
 
 
 def open_page(page: Page, address: str, query: str = "") -> None:
@@ -53,12 +53,12 @@ def test_dragging_a_request_solves_again_and_moves_the_link(page: Page, address:
     before = data(page)
     assert before["requests"][0]["a"] == 0
     drag(page, "A", 2)
-    page.wait_for_function("globalThis.__shadowPriceEditor.editor.data.requests[0].a === 2")
+    page.wait_for_function("() => globalThis.__shadowPriceEditor.editor.data.requests[0].a === 2")
     after = data(page)
     assert after["prices"] != before["prices"]
     assert "requests=2-1-7.1-7-1" in page.url
     page.get_by_role("button", name="Undo").click()
-    page.wait_for_function("globalThis.__shadowPriceEditor.editor.data.requests[0].a === 0")
+    page.wait_for_function("() => globalThis.__shadowPriceEditor.editor.data.requests[0].a === 0")
     assert "requests" not in page.url
 
 
@@ -67,13 +67,13 @@ def test_keys_move_lengthen_and_remove(page: Page, address: str) -> None:
     first = page.get_by_role("button", name="Request A:")
     first.focus()
     page.keyboard.press("ArrowRight")
-    page.wait_for_function("globalThis.__shadowPriceEditor.editor.data.requests[0].a === 1")
+    page.wait_for_function("() => globalThis.__shadowPriceEditor.editor.data.requests[0].a === 1")
     page.keyboard.press("Shift+ArrowRight")
-    page.wait_for_function("globalThis.__shadowPriceEditor.editor.data.requests[0].o === 6")
+    page.wait_for_function("() => globalThis.__shadowPriceEditor.editor.data.requests[0].o === 6")
     page.keyboard.press("ArrowUp")
-    page.wait_for_function("globalThis.__shadowPriceEditor.editor.data.requests[0].s === 2")
+    page.wait_for_function("() => globalThis.__shadowPriceEditor.editor.data.requests[0].s === 2")
     page.keyboard.press("Delete")
-    page.wait_for_function("globalThis.__shadowPriceEditor.editor.data.requests.length === 7")
+    page.wait_for_function("() => globalThis.__shadowPriceEditor.editor.data.requests.length === 7")
 
 
 def test_choosing_a_slot_marks_its_row_and_says_what_a_block_is_worth(page: Page, address: str) -> None:
@@ -99,28 +99,28 @@ def test_a_memory_below_the_largest_request_is_not_offered(page: Page, address: 
 def test_what_is_chosen_stays_chosen(page: Page, address: str) -> None:
     open_page(page, address)
     page.get_by_role("button", name="prompt: one more").click()
-    page.wait_for_function("globalThis.__shadowPriceEditor.editor.data.requests[0].s === 2")
+    page.wait_for_function("() => globalThis.__shadowPriceEditor.editor.data.requests[0].s === 2")
     page.get_by_role("button", name="prompt: one more").click()
-    page.wait_for_function("globalThis.__shadowPriceEditor.editor.data.requests[0].s === 3")
+    page.wait_for_function("() => globalThis.__shadowPriceEditor.editor.data.requests[0].s === 3")
     page.get_by_role("button", name="Add a request").click()
     expect(page.get_by_text("Request I:", exact=True)).to_be_visible()
     page.get_by_role("button", name="answer: one more").click()
-    page.wait_for_function("globalThis.__shadowPriceEditor.editor.data.requests[8]?.o === 4")
+    page.wait_for_function("() => globalThis.__shadowPriceEditor.editor.data.requests[8]?.o === 4")
 
 
 def test_fast_presses_are_all_counted(page: Page, address: str) -> None:
     open_page(page, address)
     for _ in range(15):
         page.get_by_role("button", name="Memory in every slot: one more").click()
-    page.wait_for_function("globalThis.__shadowPriceEditor.editor.data.memory === 27")
+    page.wait_for_function("() => globalThis.__shadowPriceEditor.editor.data.memory === 27")
 
 
 def test_undo_ends_at_a_preset(page: Page, address: str) -> None:
     open_page(page, address)
     page.get_by_role("button", name="Memory in every slot: one more").click()
-    page.wait_for_function("globalThis.__shadowPriceEditor.editor.data.memory === 13")
+    page.wait_for_function("() => globalThis.__shadowPriceEditor.editor.data.memory === 13")
     page.get_by_text("All alike").click()
-    page.wait_for_function("globalThis.__shadowPriceEditor.editor.data.memory === 6")
+    page.wait_for_function("() => globalThis.__shadowPriceEditor.editor.data.memory === 6")
     expect(page.get_by_role("button", name="Undo")).to_be_disabled()
 
 
@@ -129,7 +129,7 @@ def test_each_tab_opens_after_an_edit(page: Page, address: str, tab: str) -> Non
     complaints = serve.watch(page)
     open_page(page, address)
     page.get_by_role("button", name="Memory in every slot: one more").click()
-    page.wait_for_function("globalThis.__shadowPriceEditor.editor.data.memory === 13")
+    page.wait_for_function("() => globalThis.__shadowPriceEditor.editor.data.memory === 13")
     page.get_by_role("tab", name=tab).click()
     said = {
         "The program": "Complementary slackness.",

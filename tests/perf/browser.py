@@ -29,7 +29,7 @@ def visit(page: Page, address: str) -> tuple[float, float]:
     """Return (seconds until the lanes are drawn, further seconds until the clock moves)."""
     page.add_init_script(f"({WATCH})()")
     page.goto(address)
-    page.wait_for_function("globalThis.movedAt", timeout=60_000)
+    page.wait_for_function("() => globalThis.movedAt", timeout=60_000)
     drawn, moved = page.evaluate("[globalThis.drawnAt, globalThis.movedAt]")
     return drawn / 1000, (moved - drawn) / 1000
 
@@ -51,7 +51,7 @@ def redraw_ms(page: Page, presses: int = 6) -> list[float]:
         page.evaluate("globalThis.oldLog = __shadowPrice.player.log")
         start = time.perf_counter()
         slider.press("ArrowRight")
-        page.wait_for_function("__shadowPrice.player.log !== globalThis.oldLog", timeout=30_000, polling=5)
+        page.wait_for_function("() => __shadowPrice.player.log !== globalThis.oldLog", timeout=30_000, polling=5)
         found.append((time.perf_counter() - start) * 1000)
         page.wait_for_timeout(1500)
     return found
