@@ -182,7 +182,7 @@ class Editor {
       h("h1", { class: "claim" }, data.words.claim),
       this.picture(colours),
       data.trouble ? h("p", { class: "note", role: "alert" }, data.trouble) : "",
-      this.kinds(colours), this.tools(), this.program(), this.table(), this.live);
+      this.tools(), this.kinds(colours), this.program(), this.table(), this.live); // a line that comes and goes stands below what is pressed
     this.tell();
     this.root.querySelectorAll("details").forEach((d, j) => { d.open = open[j] ?? false; });
     const list = this.root.querySelector(".program ol");
