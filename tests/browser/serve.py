@@ -42,35 +42,47 @@ def chromium() -> str | None:
 
 
 @contextmanager
-def server(start_limit_s: float = 180.0) -> Iterator[str]:
-    """Serve the app as `make run` does; yield its address; end it by its own id."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+def serving(log: Path | None = None, port: int = 0, start_limit_s: float = 180.0) -> Iterator[tuple[str, int]]:
+    """Serve the app as `make run` does, on a port (0: a free one); yield its address and process id; end it by that.
+
+    `log`: the file for what it says; without one, that is lost.
+    """
+    if not port:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
     command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.address", "127.0.0.1"]
     command += ["--server.port", str(port), "--server.headless", "true"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    address = f"http://127.0.0.1:{port}"
+    address, see = f"http://127.0.0.1:{port}", f"; see {log}." if log else "."
+    with (log or Path(os.devnull)).open("wb") as said:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=said, stderr=said)
     try:
         end = time.monotonic() + start_limit_s
         while True:
             if process.poll() is not None:
-                raise RuntimeError(f"the server ended with {process.returncode} before it was healthy.")
+                raise RuntimeError(f"the server ended with {process.returncode} before it was healthy{see}")
             try:
                 with urllib.request.urlopen(f"{address}/_stcore/health", timeout=2):
                     break
             except OSError:
                 if time.monotonic() > end:
-                    raise RuntimeError(f"the server was not healthy after {start_limit_s:.0f} s.") from None
+                    raise RuntimeError(f"the server was not healthy after {start_limit_s:.0f} s{see}") from None
                 time.sleep(0.2)
-        yield address
+        yield address, process.pid
     finally:
         process.terminate()
         try:
-            process.wait(timeout=10)
+            process.wait(timeout=15)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+@contextmanager
+def server() -> Iterator[str]:
+    """Serve the app on a free port; yield its address."""
+    with serving() as (address, _):
+        yield address
 
 
 @contextmanager

@@ -28,7 +28,7 @@ def test_page_comes_back_with_the_state_of_its_link_when_the_server_restarts(pag
 
     page.on("websocket", listen)
     prompt = page.get_by_role("slider", name="Prompt, tokens")
-    with load.server(tmp_path / "first.log") as (address, pid):
+    with serve.serving(tmp_path / "first.log", start_limit_s=load.START_LIMIT_S) as (address, pid):
         answer = urllib.request.urlopen(address)
         assert "frame-ancestors 'self'" in answer.headers["content-security-policy"]
         with pytest.raises(urllib.error.HTTPError, match="404"):
@@ -42,7 +42,7 @@ def test_page_comes_back_with_the_state_of_its_link_when_the_server_restarts(pag
         os.kill(pid, signal.SIGKILL)
 
     before = set(heard)
-    with load.server(tmp_path / "second.log", port=int(address.rsplit(":", 1)[1])):
+    with serve.serving(tmp_path / "second.log", int(address.rsplit(":", 1)[1]), load.START_LIMIT_S):
         # nobody touches the page: it asks the new server for a run by itself
         for _ in range(300):
             if set(heard) - before:

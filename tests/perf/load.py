@@ -13,20 +13,17 @@ import json
 import os
 import random
 import signal
-import socket
 import statistics
-import subprocess
 import sys
 import time
-import urllib.request
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from tests.browser.serve import serving
 from tests.perf.visitor import ROOT, Sample, Visitor
 
 P95_MS, RSS_MB = 1200.0, 1000.0
@@ -34,40 +31,6 @@ RAMP_S = 20.0
 """A class opens the link within this time."""
 START_LIMIT_S = 900.0
 """A start without compiled kernels takes minutes on a busy machine."""
-
-
-@contextmanager
-def server(log: Path, port: int = 0) -> Iterator[tuple[str, int]]:
-    """Serve the app on a port (0: a free one); yield its address and process id; end it by its own id."""
-    if not port:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.address", "127.0.0.1"]
-    command += ["--server.port", str(port), "--server.headless", "true"]
-    address = f"http://127.0.0.1:{port}"
-    with log.open("wb") as told:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=told, stderr=told)
-    try:
-        end = time.monotonic() + START_LIMIT_S
-        while True:
-            if process.poll() is not None:
-                raise RuntimeError(f"the server ended with {process.returncode} before it was healthy; see {log}.")
-            try:
-                with urllib.request.urlopen(f"{address}/_stcore/health", timeout=2):
-                    break
-            except OSError:
-                if time.monotonic() > end:
-                    raise RuntimeError(f"the server was not healthy after {START_LIMIT_S:.0f} s; see {log}.") from None
-                time.sleep(0.2)
-        yield address, process.pid
-    finally:
-        process.terminate()
-        try:
-            process.wait(timeout=15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -240,7 +203,7 @@ def main() -> int:
     else:
         log = (args.out or ROOT / ".numba_cache" / "load").with_suffix(".server.log")
         log.parent.mkdir(exist_ok=True)
-        with server(log) as (address, pid):
+        with serving(log, start_limit_s=START_LIMIT_S) as (address, pid):
             found = asyncio.run(visit(args, address, pid))
         print(f"{log.read_text(errors='replace').count('A page failed.')} pages failed by the server's own log {log}")
     print(table(found))
