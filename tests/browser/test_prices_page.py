@@ -119,7 +119,7 @@ def test_undo_ends_at_a_preset(page: Page, address: str) -> None:
     open_page(page, address)
     page.get_by_role("button", name="Memory in every slot: one more").click()
     page.wait_for_function("() => globalThis.__shadowPriceEditor.editor.data.memory === 13")
-    page.get_by_text("All alike").click()
+    page.get_by_role("radio", name="All alike").click()
     page.wait_for_function("() => globalThis.__shadowPriceEditor.editor.data.memory === 6")
     expect(page.get_by_role("button", name="Undo")).to_be_disabled()
 
