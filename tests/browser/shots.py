@@ -19,10 +19,11 @@ AT_S = 115
 SETTLE_MS = 2500
 """What moves by itself gets this long, and a chart its fonts."""
 STILL = f"""race => {{
-  const player = globalThis.__shadowPrice?.player;
-  if (!player?.log) return;
-  if (player.playing) player.pause();
-  player.seek(race ? {AT_S}e6 : 0.55 * player.log.frames * player.log.frame_us);
+  for (const one of globalThis.__shadowPriceMounted) {{
+    if (!one.seek) continue;
+    if (one.playing) one.pause();
+    one.seek(race ? {AT_S}e6 : 0.6 * (one.log ? one.log.frames * one.log.frame_us : one.total));
+  }}
 }}"""
 FRAMES, FRAME_MS, FROM_S, TO_S = 40, 150, 20, 135
 """The moving race: pictures, ms of each, and the stretch of the simulated clock."""
