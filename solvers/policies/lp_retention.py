@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numba import njit
 
 from engine.policy import AGE_EDGES_S, Keys, View, policy
 from engine.records import Floats, Ints
@@ -46,12 +47,19 @@ def lp_retention(view: View) -> Keys:
     exposure, reuses = _observe(view, census.waiting_since, census.reuses)
     rate = worth_by_kind(exposure, reuses)
     rate *= view.profile.per_token_ps / 1e9 * view.settings.block_size  # ms of prefill per block
-    idle = np.flatnonzero(blocks.idle)  # the others cannot be evicted now; `on_release` keys them later
-    age_s = ((view.t_ms - blocks.last_use_ms[idle]) * 0.001).astype(np.int64)
-    ages = BIN_OF_S.take(age_s, mode="clip")
-    base = np.zeros(len(blocks.idle))
-    base[idle] = rate.ravel().take(blocks.kind[idle] * BINS + ages, mode="clip")
+    base = _keys(blocks.idle, blocks.last_use_ms, blocks.kind, view.t_ms, rate)
     return Keys(base=base, on_release=rate[:, 0])
+
+
+@njit(cache=True, nogil=True)
+def _keys(idle: Any, last_use_ms: Any, kind: Any, t_ms: float, rate: Any) -> Any:
+    """Return the worth of each idle block at its age; 0 for the others: `on_release` keys them when they are let go."""
+    base, by_kind = np.zeros(len(idle)), rate.ravel()
+    for b in range(len(idle)):
+        if idle[b]:
+            age_s = min(max(int((t_ms - last_use_ms[b]) * 0.001), 0), len(BIN_OF_S) - 1)
+            base[b] = by_kind[min(max(kind[b] * BINS + BIN_OF_S[age_s], 0), len(by_kind) - 1)]
+    return base
 
 
 def _observe(view: View, waiting_since: Any, reuses: Any) -> tuple[Floats, Floats]:
