@@ -173,13 +173,21 @@ def _azure(drawn: list[Generator], kind: str, rate: float, duration_s: float, si
     at = arrivals.resampled(per_second, float(per_second.mean()) / rate, duration_s, drawn[0], drawn[1])
     prompt, output = lengths.empirical(kind, len(at), drawn[2], drawn[3], drawn[4])
     short = np.where(output >= LONG_OUTPUT_TOKENS, LONG_REPORT, CHAT)
+    class_id = np.where(prompt >= DOCUMENT_PROMPT_TOKENS, DOCUMENT, short)
+    return _one_shot(at, prompt, output, class_id, sigma, drawn[5], drawn[6])
+
+
+def _one_shot(
+    at: Floats, prompt: Ints, output: Ints, class_id: Ints, sigma: float, errors: Generator, limits: Generator
+) -> Trace:
+    """Return requests that nothing ties to each other, with predictions and clients' limits drawn for them."""
     return Trace(
         arrival_us=arrivals.microseconds(at),
         prompt_tokens=prompt,
         output_tokens=output,
-        predicted_tokens=predict(output, sigma, drawn[5]),
-        max_new_tokens=client_limits(output, drawn[6]),
-        class_id=np.where(prompt >= DOCUMENT_PROMPT_TOKENS, DOCUMENT, short),
+        predicted_tokens=predict(output, sigma, errors),
+        max_new_tokens=client_limits(output, limits),
+        class_id=class_id,
     )
 
 
@@ -190,14 +198,7 @@ def _sized(drawn: list[Generator], rate: float, duration_s: float, sigma: float,
         lengths.lognormal(*lengths.of_mean(mean, spread), len(at), stream, 1, most)
         for mean, most, stream in ((SIZED_PROMPT, SIZED_MOST[0], drawn[1]), (SIZED_ANSWER, SIZED_MOST[1], drawn[2]))
     )
-    return Trace(
-        arrival_us=arrivals.microseconds(at),
-        prompt_tokens=prompt,
-        output_tokens=output,
-        predicted_tokens=predict(output, sigma, drawn[3]),
-        max_new_tokens=client_limits(output, drawn[4]),
-        class_id=np.zeros(len(at), np.int64),
-    )
+    return _one_shot(at, prompt, output, np.zeros(len(at), np.int64), sigma, drawn[3], drawn[4])
 
 
 def _by_class(
