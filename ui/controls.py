@@ -99,7 +99,7 @@ def stage(page: str, race: run.Race, **meta: Any) -> None:
         meta={**run.player_meta(race), **meta},
         answer=why.answer(race, asked) if asked else None,
         bound_us=race.bound_us,
-        cache=None if isinstance(race.state, OwnState) else repr(race.state),
+        cache=None if isinstance(race.state, OwnState) else repr(run.run_key(race.state)),
     )
 
 

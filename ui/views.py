@@ -26,13 +26,14 @@ def let_the_race_draw(race: run.Race) -> None:
 
     The old tables stay meanwhile. Looking at the session lets Streamlit end this run if a setting moves again.
     """
-    if st.session_state.get("home.drawn") == race.state:
+    drawn = run.run_key(race.state)  # a limit that only judges the race draws nothing
+    if st.session_state.get("home.drawn") == drawn:
         return
     end = time.monotonic() + HEAD_START_S
     while time.monotonic() < end:
         time.sleep(0.02)
         st.session_state.get("home.drawn")
-    st.session_state["home.drawn"] = race.state
+    st.session_state["home.drawn"] = drawn
 
 
 def mode() -> Mode:
