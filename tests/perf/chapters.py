@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, TimeoutError
 
 from tests.browser import serve
 
@@ -38,7 +38,7 @@ FRONTS = {
     "": Front("Load", first="Change the experiment"),
     "one_request": Front("Prompt, tokens", "?budget={}"),
     "batching": Front("Token budget"),
-    "memory": Front("Watermark"),
+    "memory": Front("KV memory"),
     "scheduling": Front("Prediction error"),
     "caching": Front("KV memory"),
 }
@@ -82,7 +82,11 @@ def moves(page: Page, address: str, path: str) -> list[float]:
         while slider.input_value() != slider.get_attribute("max"):
             page.evaluate("__clock.move()")
             slider.press("ArrowRight")
-            page.wait_for_function("() => __clock.took() > 0", timeout=60_000, polling=10)
+            try:
+                page.wait_for_function("() => __clock.took() > 0", timeout=10_000, polling=10)
+            except TimeoutError:  # the run stayed the same, so nothing new is drawn
+                print(f"{page.url}: no new picture", flush=True)
+                continue
             found.append(float(page.evaluate("__clock.took()")))
             serve.stands(page)
         if len(found) >= MOVES:
