@@ -13,7 +13,7 @@ ASSETS = Path(__file__).resolve().parent.parent / "assets"
 def declare(source: str, *shared: str) -> Any:
     """Return the function that mounts `assets/<source>.js` with `assets/<source>.css`, such as "player/player".
 
-    `shared`: files of assets/ whose functions it uses, such as "shared/picture"; they stand before its own,
+    `shared`: files of assets/ whose functions and style it uses, such as "shared/picture"; they stand before its own,
     after those of shared/lights.js, which every component has.
 
     The file ends in `export default (component) => mountIn(component, Kind);` see assets/shared/mount.js for a Kind.
@@ -25,7 +25,7 @@ def declare(source: str, *shared: str) -> Any:
     return st.components.v2.component(
         f"shadow_price.{Path(source).name}",
         js="".join(read(f"{name}.js") for name in ("shared/lights", *shared, source, "shared/mount")),
-        css=read(f"{source}.css"),
+        css="".join(read(f"{name}.css") for name in (*shared, source) if (ASSETS / f"{name}.css").is_file()),
     )
 
 

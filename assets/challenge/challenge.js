@@ -39,7 +39,7 @@ const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 class Challenge {
   constructor(parent) {
     this.parent = parent;
-    this.root = h("div", { class: "challenge" });
+    this.root = h("div", { class: "challenge picture" });
     this.live = h("p", { class: "hidden", role: "status" });
     parent.append(this.root, this.live);
     this.undo = [];

@@ -19,7 +19,7 @@ const HOOK = (globalThis.__shadowPriceEditor ??= { mounts: 0, solves: [], editor
 class Editor {
   constructor(parent) {
     this.parent = parent;
-    this.root = h("div", { class: "editor" });
+    this.root = h("div", { class: "editor picture" });
     parent.append(this.root);
     this.undo = [];
     this.seq = 0;

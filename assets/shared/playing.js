@@ -27,7 +27,7 @@ const icon = (name) => g("svg", { viewBox: "0 0 16 16", "aria-hidden": "true" },
 class Playing {
   constructor(parent, name) {
     this.parent = parent;
-    this.root = h("div", { class: name, tabindex: 0, role: "group", onkeydown: (event) => this.key(event) });
+    this.root = h("div", { class: `${name} picture`, tabindex: 0, role: "group", onkeydown: (event) => this.key(event) });
     parent.append(this.root);
     this.still = matchMedia("(prefers-reduced-motion: reduce)");
     this.resize = new ResizeObserver(() => { if (this.data && Math.abs(this.root.clientWidth - this.width) > 0.5) this.draw(); });
