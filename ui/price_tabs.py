@@ -84,7 +84,7 @@ def _models() -> None:
         views.step_times(decisions.PROFILE, estimated=False)
         attempt()
     terms = ("bound", "relaxation", "latency")
-    st.markdown(text.explain_terms(text.model(MODELS[chosen or first]), terms), unsafe_allow_html=True)
+    text.explain(text.model(MODELS[chosen or first]), terms)
     if MODELS[chosen or first] == RENT:
         code.same("lp_prices", lp_price.lp_price.rule, formula="prices/formula_rent", where="prices/in_code")
 

@@ -129,7 +129,7 @@ def stage() -> None:
             on_pick=_picked,
         )
         if state == known[state.preset].instance:
-            st.markdown(text.explain_terms(known[state.preset].sentence, ("price",)), unsafe_allow_html=True)
+            text.explain(known[state.preset].sentence, ("price",))
         else:
             text.show("prices/changed", title=known[state.preset].title)
     with right:

@@ -198,5 +198,9 @@ def show(name: str, **numbers: Any) -> None:
     """
     block = load(name)
     mode: palette.Mode = "dark" if st.context.theme.type == "dark" else "light"
-    said = explain_terms(marked(name, mode, **numbers), block.terms)
-    st.markdown(said, unsafe_allow_html=bool(block.terms or block.marks))
+    explain(marked(name, mode, **numbers), block.terms, marks=bool(block.marks))
+
+
+def explain(markdown: str, terms: tuple[str, ...], marks: bool = False) -> None:
+    """Write words from a file of ours, the first use of each term explained; never words that a visitor sent."""
+    st.markdown(explain_terms(markdown, terms), unsafe_allow_html=bool(terms or marks))

@@ -1,4 +1,7 @@
-"""One server and one browser for all browser tests; without a browser they are skipped, in a sentence."""
+"""One server for all browser tests and a browser a file; without a browser they are skipped, in a sentence.
+
+The browser ends with its file: Playwright's event loop would stay in the way of tests that run one of their own.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from playwright.sync_api import Browser, Page
 from tests.browser import serve
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chrome() -> Iterator[Browser]:
     if serve.chromium() is None:
         pytest.skip(serve.NO_BROWSER)
@@ -19,7 +22,9 @@ def chrome() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-def address(chrome: Browser) -> Iterator[str]:
+def address() -> Iterator[str]:
+    if serve.chromium() is None:
+        pytest.skip(serve.NO_BROWSER)
     with serve.server() as address:
         yield address
 

@@ -236,5 +236,6 @@ def test_bad_uploads_keep_the_last_good_race_and_every_setting() -> None:
         said = words(app)
         assert "The requests raced before are still shown" in said, (name, data[:200])
         assert told in said
-        assert "<script" not in said.replace(r"\<", "") and "](http" not in said.replace(r"\]", "")
+        note = next(own.value for own in app.markdown if "The requests raced before are still shown" in own.value)
+        assert "<script" not in note.replace(r"\<", "") and "](http" not in note.replace(r"\]", "")
         assert held(app) == before and dict(app.query_params) == link, (name, data[:200])

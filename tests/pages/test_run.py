@@ -65,8 +65,8 @@ def test_every_preset_is_on_the_page_with_the_rulebooks_of_its_file() -> None:
 
 
 def test_facts_fill_every_block(race: run.Race) -> None:
-    facts = run.facts(race) | run.price_facts()
-    for name in ("what_happened", "nothing_happened", "how_to_read", "honest", "bound", "goodput", "price"):
+    facts = run.facts(race) | run.price_facts() | evidence.nowhere()
+    for name in ("what_happened", "nothing_happened", "how_to_read", "limits", "bound", "goodput", "price"):
         assert "{" not in text.fill(f"home/{name}", **facts)
 
 
