@@ -43,7 +43,7 @@ def drag(page: Page, name: str, slots: float) -> None:
 def test_the_link_of_the_page_opens_it_in_the_shell_without_a_complaint(page: Page, address: str) -> None:
     complaints = serve.watch(page)
     open_page(page, address)
-    expect(page.get_by_role("link", name="The race")).to_be_visible()
+    expect(page.get_by_role("link", name="The race", exact=True)).to_be_visible()
     page.wait_for_timeout(1000)
     assert not complaints
 
