@@ -51,7 +51,7 @@ check: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/test_imports.py tests/test_text.py
 
 test: check
-	$(BIN)/python -m pytest tests --ignore=tests/perf -n auto --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest tests --ignore=tests/perf -n auto --dist loadfile
 
 test-fast: $(VENV)/.dev
 	LAW_INSTANCES=20 PARITY_INSTANCES=300 $(BIN)/python -m pytest tests --ignore=tests/perf --ignore=tests/browser -m "not slow and not browser"

@@ -76,6 +76,7 @@ def up() -> float:
     # own list of pages counts, as `st.navigation` does when it is first called.
     PagesManager.uses_pages_directory = False
     compile_all()
+    _chapters()
     _default_race()
     _map()
     text.glossary()
@@ -122,6 +123,22 @@ def _default_race() -> None:
         charts.goodput(race, mode)
         charts.helped_and_hurt(race, mode)
     prices.solve_with_block(next(iter(instances.presets().values())).instance, None)
+
+
+def _chapters() -> None:
+    """Work out what each chapter's presets show: a class opens them all at once, and finds them done."""
+    from ui import batching, caching_page, memory, run, scheduling, scheduling_curves
+
+    for chapter, shown in (
+        (batching.CHAPTER, (batching.facts, batching.ways, batching.drawn)),
+        (memory.CHAPTER, (memory.facts,)),
+        (scheduling.CHAPTER, (scheduling_curves.error_frame, scheduling_curves.ageing_frame)),
+        (caching_page.CHAPTER, (caching_page.facts, caching_page.figures)),
+    ):
+        for preset in chapter.presets:
+            race = run.race(run.presets()[preset])
+            for figures in shown:
+                figures(race)
 
 
 def _map() -> None:
