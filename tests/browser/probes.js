@@ -74,6 +74,7 @@ globalThis.__probe = (() => {
   /** What stays the same when a component draws itself anew. */
   const key = (node) => node.dataset.focus ?? name(node);
   let due, atRest, seen, unseen;
+  const reached = new Set();
   const group = (node) => node.closest("[role=radiogroup], [role=tablist], [role=toolbar]");
 
   /** Note every control that takes focus and how it looks at rest; return how many. */
@@ -84,6 +85,7 @@ globalThis.__probe = (() => {
     due = new Set(found);
     atRest = new Map(found.map((node) => [node, around(node)]));
     seen = new Set();
+    reached.clear();
     unseen = [];
     return found.length;
   }
@@ -93,7 +95,9 @@ globalThis.__probe = (() => {
     let at = document.activeElement;
     while (at?.shadowRoot?.activeElement) at = at.shadowRoot.activeElement;
     if (!at || at === document.body) return false;
-    for (const one of due) if (one === at || !one.isConnected && key(one) === key(at)) due.delete(one);
+    reached.add(key(at));
+    // a page that draws itself again replaces what was counted: reached is what stood in its place, before or after
+    for (const one of due) if (one === at || !one.isConnected && reached.has(key(one))) due.delete(one);
     if (at.type === "radio" || group(at)) for (const one of due) if (group(one) && group(one) === group(at)) due.delete(one); // arrows go on
     if (!seen.has(at) && atRest.has(at) && around(at) === atRest.get(at)) unseen.push(name(at));
     seen.add(at);
