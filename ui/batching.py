@@ -119,11 +119,6 @@ def _reveal_ms(race: run.Race, worst: int, at_ms: int, measure: str) -> int:
     return at_ms + LOOK_MS // 2
 
 
-def _trace(state: RaceState) -> engine.Trace:
-    scenario = workload.scenario(state.preset)
-    return workload.generate(scenario, state.seed, state.load / 100, state.error / 100, state.spread / 100)
-
-
 @dataclass(frozen=True)
 class Sweep:
     """Hold what each of BUDGETS does under vLLM's rules, means over SWEEP_SEEDS seeds.
@@ -173,10 +168,10 @@ def _sweep(state: RaceState, limits: tuple[int, ...]) -> Sweep:
     ttft = np.zeros((SWEEP_SEEDS, len(BUDGETS)))
     longest, formula = np.zeros(len(BUDGETS)), np.zeros(len(BUDGETS))
     for seed in range(SWEEP_SEEDS):
-        trace = _trace(replace(state, seed=seed))
+        trace = run.trace_of(replace(state, seed=seed))
         for k, budget in enumerate(BUDGETS):
             settings = run.settings_of(replace(state, budget=budget))
-            with run._turn():
+            with run.turn():
                 result = engine.simulate(trace, settings, gpu, book, ("requests", "steps"))
             assert result.requests is not None and result.steps is not None
             counted = result.requests["arrival_us"] >= scenario.warmup_s * 1e6
@@ -219,7 +214,7 @@ def _way(_race: run.Race, state: RaceState, book: str) -> dict[str, float]:
 
 def _figures(trace: engine.Trace, state: RaceState, book: str) -> dict[str, float]:
     scenario = workload.scenario(state.preset)
-    with run._turn():
+    with run.turn():
         parts = ("requests", "steps", "scheduled", "moves")
         result = engine.simulate(trace, run.settings_of(state), scenario.gpu(), run.books()[book], parts)
     summary = metrics.summary(result, trace, scenario.warmup_s, run.slo(state))
@@ -243,7 +238,7 @@ def gaps_over_seeds(state: RaceState, seeds: int = chapter.SEEDS) -> dict[str, l
     """Return rulebook -> the longest gap of each seed in ms, for the lanes of a state."""
     found: dict[str, list[float]] = {book: [] for book in state.lanes}
     for seed in range(seeds):
-        trace = _trace(replace(state, seed=seed))
+        trace = run.trace_of(replace(state, seed=seed))
         for book in state.lanes:
             found[book].append(_figures(trace, replace(state, seed=seed), book)["longest_gap_ms"])
     return found

@@ -126,8 +126,7 @@ def facts(race: run.Race) -> dict[str, Any]:
 
 def _listed(parts: list[str]) -> str:
     """Return parts as a sentence holds them, thin spaces in thousands."""
-    said = [part.replace(",", text.THIN) for part in parts]
-    return said[0] if len(said) == 1 else ", ".join(said[:-1]) + " and " + said[-1]
+    return text.listed([part.replace(",", text.THIN) for part in parts])
 
 
 @st.fragment

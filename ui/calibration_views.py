@@ -9,7 +9,7 @@ from typing import Any
 import streamlit as st
 
 from engine import profiles, step_time
-from ui import calibration, calibration_charts, chapter, code, labels, text, validation, views, walk
+from ui import calibration, calibration_charts, chapter, code, labels, link, text, validation, views, walk
 from ui.calibration import KINDS, SCALES, State
 
 READING = 860
@@ -40,30 +40,15 @@ FIT_TINY = "make profile CSV=tiny.csv"
 
 
 def settle() -> str:
-    """Bring link and visit together; return a sentence about what the link got wrong ("" if nothing).
-
-    What was moved on the page wins over the link, because the browser may still send the link from before.
-    """
-    session = st.session_state
-    link = {key: tuple(st.query_params.get_all(key)) for key in st.query_params}
-    moved = session.pop("calibration.moved", False)
-    if "calibration.state" not in session or (not moved and link != session["calibration.link"]):
-        session["calibration.state"], session["calibration.note"] = calibration.decode(link)
-        session["calibration.link"] = link
-    return str(session["calibration.note"])
+    """Bring link and visit together; return a sentence about what the link got wrong ("" if nothing)."""
+    link.follow("calibration", calibration.decode)
+    return str(st.session_state["calibration.note"])
 
 
 def _moved(field: str) -> None:
     session = st.session_state
     state = replace(session["calibration.state"], **{field: session[f"calibration_{field}"]})
     session.update({"calibration.state": state, "calibration.moved": True, "calibration.note": ""})
-
-
-def _write_link(state: State) -> None:
-    if state != State() or st.session_state["calibration.link"]:
-        wanted = calibration.encode(state)
-        st.query_params.from_dict(wanted)
-        st.session_state["calibration.link"] = {key: (value,) for key, value in wanted.items()}
 
 
 def head() -> None:
@@ -147,7 +132,7 @@ def reading() -> None:
             with tab:
                 draw(state)
     st.markdown(labels.legend())
-    _write_link(state)
+    link.keep("calibration", state, calibration.encode, State())
 
 
 def _no_points(id: str) -> None:

@@ -17,7 +17,7 @@ import streamlit as st
 
 from engine import rulebooks
 from solvers import scheduling
-from ui import component, instances, prices
+from ui import component, instances, prices, text
 from ui.instances import Instance
 from ui.state import Query
 
@@ -182,7 +182,7 @@ def facts(board: Board) -> dict[str, Any]:
         "gap": 100.0 * (total / best - 1.0),
         "over": len(over),
         "peak": float(held.max()),
-        "over_slots": prices.spoken([str(t) for t in over.tolist()]) if len(over) else "none",
+        "over_slots": text.listed([str(t) for t in over.tolist()]) if len(over) else "none",
         **totals,
         **{f"{id}_gap": 100.0 * (value / best - 1.0) for id, value in totals.items()},
         "bound": answer.lp.value,

@@ -11,7 +11,7 @@ import streamlit as st
 import engine
 from engine import rulebooks
 from engine.records import Mechanisms
-from ui import challenge, prices
+from ui import challenge, prices, text
 
 HAND = engine.Rulebook(
     id="by_hand",
@@ -80,7 +80,7 @@ def facts(raced: Raced, on_board: int) -> dict[str, Any]:
     return {
         "hand": hand,
         "kept": hand == on_board and not early and not late and not preempted,
-        "early": prices.spoken(early) if early else "",
+        "early": text.listed(early) if early else "",
         "short": late or preempted > 0,
         "preempted": preempted,
         **{f"race_{name}": value for name, value in zip(("fcfs", "mc_sf", "lp"), others, strict=True)},

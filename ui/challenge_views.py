@@ -11,7 +11,6 @@ from ui.challenge import Board
 
 PAGE = "challenge"
 BOARD = "challenge_board"
-FORWARD = ":material/arrow_forward:"
 BESIDE = {
     "mc_sf+lp_prices": "MC-SF and LP prices",
     "fcfs+lp_prices": "First come and LP prices",

@@ -110,8 +110,6 @@ def closing(
         for name in (f"{page}/take_away", *also):
             text.show(name, **facts)
         for words, (path, query) in onward.items():
-            if not (text.FOLDER.parents[1] / path).is_file():
-                continue
             st.page_link(path, label=words, icon=":material/arrow_forward:", query_params=dict(query))
     with limits:
         st.header("Where this does not help", anchor="limits")

@@ -63,3 +63,24 @@ def write(wanted: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     """Write the link and return it as `now` will."""
     st.query_params.from_dict(dict(wanted))
     return {key: (value,) for key, value in wanted.items()}
+
+
+def follow(page: str, decode: Callable[[Mapping[str, tuple[str, ...]]], tuple[Any, str]]) -> bool:
+    """Open the link of a page whose parts rerun alone, unless it moved its state itself; return whether it did so.
+
+    Such a page says "<page>.moved" when something on it moved: that wins over the link, because the browser may still
+    send the link from before. It writes its link with `keep`.
+    """
+    session, link = st.session_state, now()
+    moved = session.pop(f"{page}.moved", False)
+    if f"{page}.state" in session and (moved or link == session[f"{page}.link"]):
+        return False
+    session[f"{page}.state"], session[f"{page}.note"] = decode(link)
+    session[f"{page}.link"] = link
+    return True
+
+
+def keep(page: str, state: State, encode: Callable[[State], dict[str, str]], default: State) -> None:
+    """Write the link of such a page; the bare address stays bare until something is chosen."""
+    if state != default or st.session_state[f"{page}.link"]:
+        st.session_state[f"{page}.link"] = write(encode(state))

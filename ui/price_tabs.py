@@ -165,8 +165,8 @@ def _near(answer: prices.Answer) -> None:
     least, most = min(rules.values()), max(rules.values())
     lp, integer = rules["lp"], found["integer"]
     facts = {
-        "best": prices.spoken([prices.RULES[rule].name for rule in rules if rules[rule] == least]),
-        "worst": prices.spoken([prices.RULES[rule].name for rule in rules if rules[rule] == most]),
+        "best": text.listed([prices.RULES[rule].name for rule in rules if rules[rule] == least]),
+        "worst": text.listed([prices.RULES[rule].name for rule in rules if rules[rule] == most]),
         "best_slots": least,
         "worst_slots": most,
         "gap": 100.0 * (least / (found["lp_bound"] or 1.0) - 1.0),

@@ -10,7 +10,7 @@ import numpy as np
 import streamlit as st
 
 from solvers import scheduling
-from ui import chapter, editor, instances, price_tabs, prices, text
+from ui import chapter, editor, instances, link, price_tabs, prices, text
 from ui.instances import Instance
 
 EDITOR = "prices_editor"
@@ -19,26 +19,14 @@ NOWHERE = "all_alike"
 
 
 def settle() -> str:
-    """Bring link and visit together; return a sentence about what the link got wrong ("" if nothing).
-
-    What was moved on the page wins over the link, because the browser may still send the link from before.
-    """
-    session = st.session_state
-    link = {key: tuple(st.query_params.get_all(key)) for key in st.query_params}
-    moved = session.pop("prices.moved", False)
-    if "prices.state" not in session or (not moved and link != session["prices.link"]):
-        session["prices.state"], session["prices.note"] = instances.decode(link)
-        session["prices.pick"] = None
-        session["prices.link"] = link
-    return str(session["prices.note"])
+    """Bring link and visit together; return a sentence about what the link got wrong ("" if nothing)."""
+    if link.follow("prices", instances.decode):
+        st.session_state["prices.pick"] = None
+    return str(st.session_state["prices.note"])
 
 
 def _write_link(state: Instance) -> None:
-    wanted = instances.encode(state)
-    default = next(iter(instances.presets().values())).instance
-    if state != default or st.session_state["prices.link"]:
-        st.query_params.from_dict(wanted)
-        st.session_state["prices.link"] = {key: (value,) for key, value in wanted.items()}
+    link.keep("prices", state, instances.encode, next(iter(instances.presets().values())).instance)
 
 
 def _choose_preset() -> None:

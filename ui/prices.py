@@ -15,6 +15,7 @@ from engine import rulebooks
 from engine.records import PRICE_DTYPE
 from solvers import busy_time, scheduling
 from solvers.model import LPResult
+from ui import text
 from ui.instances import Instance
 
 READABLE = 12
@@ -150,11 +151,6 @@ def program(memory: int, requests: tuple[tuple[int, int, int], ...]) -> list[lis
     return [*rows, *([row.name, str(row).replace(".0", "")] for row in model.constraints())]
 
 
-def spoken(names: list[str]) -> str:
-    """Return names as one says them: a, b and c."""
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
-
-
 def start_facts(answer: Answer, request: int) -> dict[str, Any]:
     """Return the figures of one request's start: own latency, memory bill, and the next best start."""
     a, _, o = answer.instance.requests[request]
@@ -167,7 +163,7 @@ def start_facts(answer: Answer, request: int) -> dict[str, Any]:
     others = np.delete(costs[a:], np.flatnonzero(costs[a:] < 1e-7))
     return {
         "start": first,
-        "starts": spoken([str(k) for k in starts]),
+        "starts": text.listed([str(k) for k in starts]),
         "own": f"{own} slot" if own == 1 else f"{own} slots",
         "bill": max(least - own, 0.0),
         "least": least,

@@ -39,7 +39,7 @@ _at_work = threading.BoundedSemaphore(2)
 
 
 @contextmanager
-def _turn() -> Iterator[None]:
+def turn() -> Iterator[None]:
     """Let two runs compute at a time: more would only make every visitor wait for all of them."""
     with _at_work:
         yield
@@ -236,7 +236,7 @@ def mean_bound(race: Race) -> bounds.LatencyBound:
 def _serve(state: RaceState) -> engine.Result:
     scenario, (book,) = workload.scenario(state.preset), state.lanes
     trace = trace_of(state)
-    with _turn():
+    with turn():
         result = engine.simulate(trace, settings_of(state), scenario.gpu(), books()[book], RECORD)
     if result.requests["finish_us"].max(initial=0) > log.NEVER:  # type: ignore[index]
         raise ValueError(
@@ -281,7 +281,7 @@ def _figures(state: RaceState, book: str, t0_ms: float | None) -> dict[str, floa
         options = {**rules.options, "order": {**rules.options.get("order", {}), "t0_ms": t0_ms}}
         rules = replace(rules, options=options)
     trace = _trace(state.preset, state.load, state.error, state.spread, state.seed)
-    with _turn():
+    with turn():
         result = engine.simulate(trace, settings_of(state), scenario.gpu(), rules, "requests")
     through = metrics.throughput(result, trace, scenario.warmup_s)
     return {**metrics.summary(result, trace, scenario.warmup_s, slo(state)), **through._asdict()}

@@ -6,6 +6,8 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from ui import text
+
 LOADS = tuple(range(50, 151, 10))
 """Arrival rate, in percent of what vLLM's own rules sustain in the preset's scenario."""
 MEMORIES = (1_500, 2_000, 3_000, 4_500, 6_000, 9_000, 12_000, 18_000, 27_000, 36_000, 54_000)
@@ -111,7 +113,7 @@ def decode(
 def _sentence(names: Sequence[str]) -> str:
     if not names:
         return ""
-    listed = names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
+    listed = text.listed(names)
     return f"This link asks for something that does not exist ({listed}), so the preset's own settings are shown there."
 
 

@@ -13,7 +13,7 @@ import html
 import re
 import string
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -96,6 +96,11 @@ class _Numbers(string.Formatter):
             return "–"
         said = super().format_field(value, format_spec)
         return said.replace(",", THIN).replace("-", "−") if isinstance(value, (int, float)) else said
+
+
+def listed(parts: Sequence[str]) -> str:
+    """Return parts as one says them: a, b and c. At least one."""
+    return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
 
 
 def thousands(value: float) -> str:
