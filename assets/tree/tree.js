@@ -220,7 +220,9 @@ class Tree extends Playing {
       const lane = data.lanes[pane.n], lost = this.lost(lane);
       pane.share.textContent = this.percent(lane);
       pane.lost.textContent = this.counted(lane, lost);
-      if (!this.playing || this.now - (pane.told ?? -1e9) > 1200 || this.now < pane.told) { pane.victim.textContent = this.victim(lost); pane.told = this.now; }
+      // read, not watched: it stays for a second or so, but never says "nothing" beside a count
+      const none = pane.victim.textContent === data.words.no_victim;
+      if (!this.playing || none || this.now - (pane.told ?? -1e9) > 1200 || this.now < pane.told) { pane.victim.textContent = this.victim(lost); pane.told = this.now; }
       const fell = new Map();
       for (const [, node, blocks] of lost.recent) fell.set(node, (fell.get(node) ?? 0) + blocks);
       for (const { place, held, gone, score } of pane.bars) {
